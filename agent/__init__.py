@@ -1,0 +1,1 @@
+"""The mind: settings, report, reasoners, conversation; the public API."""

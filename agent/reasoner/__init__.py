@@ -1,0 +1,1 @@
+"""Reasoners by name."""

@@ -1,0 +1,75 @@
+"""Arrays by content: the graph's state holds short references, the arrays stay out of checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import StorageError
+from .home import write_atomically
+
+KEPT_IN_MEMORY = 64
+"""Arrays that stay at hand; a single inspection needs fewer than twenty."""
+
+
+class ArtifactStore:
+    """A content-addressed store of arrays with a small memory in front.
+
+    Args:
+        root: where arrays are written; None keeps them in memory only (scripts without a checkpointer, where nothing
+            can be resumed and a disk write per picture would only cost time).
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
+        self._recent: OrderedDict[str, NDArray[Any]] = OrderedDict()
+
+    def put(self, array: NDArray[Any]) -> str:
+        """Store an array and return its reference, ``sha256:…`` of dtype, shape and bytes."""
+        data = np.ascontiguousarray(array)
+        digest = hashlib.sha256(f"{data.dtype.str}{data.shape}".encode())
+        digest.update(data.data)
+        ref = f"sha256:{digest.hexdigest()}"
+        if ref not in self._recent:
+            self._recent[ref] = data
+            if self._root is not None:
+                path = self._path(ref)
+                if not path.exists():
+                    write_atomically(path, lambda temporary: _save(temporary, data))
+        self._recent.move_to_end(ref)
+        if len(self._recent) > KEPT_IN_MEMORY:
+            self._recent.popitem(last=False)
+        return ref
+
+    def get(self, ref: str) -> NDArray[Any]:
+        """Load an array.
+
+        Raises:
+            StorageError: it is gone or damaged.
+        """
+        if ref in self._recent:
+            return self._recent[ref]
+        if self._root is None:
+            raise StorageError(f"artifact {ref[:19]}… is no longer in memory.", hint="Inspect the picture again.")
+        try:
+            array: NDArray[Any] = np.load(self._path(ref), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StorageError(
+                f"artifact {ref[:19]}… is missing or damaged.", hint="Inspect the picture again."
+            ) from error
+        return array
+
+    def _path(self, ref: str) -> Path:
+        root = self._root or Path()
+        digest = ref.removeprefix("sha256:")
+        return root / digest[:2] / f"{digest}.npy"
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

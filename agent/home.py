@@ -1,0 +1,133 @@
+"""Where Flawscope keeps its state, and how it writes: atomically, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import StorageError
+
+
+class Home:
+    """The directory behind ``FLAWSCOPE_HOME``.
+
+    Attributes:
+        root: products/, knowledge/, artifacts/ and threads/ live under it; each is made when first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def products(self) -> Path:
+        """One folder per enrolled product."""
+        return self.root / "products"
+
+    @property
+    def knowledge(self) -> Path:
+        """One folder per content hash of the knowledge base."""
+        return self.root / "knowledge"
+
+    @property
+    def artifacts(self) -> Path:
+        """Arrays by content hash."""
+        return self.root / "artifacts"
+
+    @property
+    def threads(self) -> Path:
+        """Conversations and interrupted inspections (SQLite)."""
+        return self.root / "threads"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals into one line that says what to do.
+
+    Raises:
+        StorageError: the disk is full, read-only or not ours.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.ENOSPC: "Free some space",
+            errno.EDQUOT: "Free some space",
+            errno.EROFS: "The file system is read-only",
+            errno.EACCES: "You may not write there",
+            errno.EPERM: "You may not write there",
+        }.get(error.errno or 0, "Check the disk")
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}.",
+            hint=f"{remedy}, or set FLAWSCOPE_HOME (or --out) elsewhere.",
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, even after a power cut.
+
+    Args:
+        path: the final path; parents are made.
+        write: called with a temporary path beside it.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """``write_atomically`` for UTF-8 text."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+def write_json_atomically(path: Path, value: Any) -> None:
+    """``write_atomically`` for JSON, sorted and indented so that two versions can be compared."""
+    write_text_atomically(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder beside ``path`` and put it in place only when the block ended well.
+
+    An existing folder is moved aside first and removed last, so that a crash leaves either the old or the new one
+    under ``path`` and never half of one.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
+    try:
+        yield temporary
+        with storage_errors(path):
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-"))
+            try:
+                if path.exists():
+                    path.replace(old / path.name)
+                temporary.replace(path)
+            finally:
+                if not path.exists() and (old / path.name).exists():
+                    (old / path.name).replace(path)
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

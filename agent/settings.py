@@ -1,0 +1,146 @@
+"""Settings: defaults < profile < TOML file < FLAWSCOPE_* environment < flags, each value with its origin.
+
+This is the one place that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError
+from .home import Home
+
+PROFILES = Path(__file__).parent / "profiles"
+ENV_PREFIX = "FLAWSCOPE_"
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Field descriptions are the documentation (``flawscope config show``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = Field("embedded", description="the set of defaults: embedded, or a TOML file's path")
+    home: Path | None = Field(None, description="where products, knowledge and artifacts are kept")
+    backbone: str = Field("efficientnet-lite2", description="feature extractor")
+    reasoner: str = Field("evidence", description="who composes the report")
+    false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
+    retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(
+        "relevance", description="how documents are chosen"
+    )
+    documents: int = Field(4, ge=1, le=20, description="documents per round")
+    max_actions: int = Field(3, ge=0, le=5, description="retry actions at most, each once")
+    time_budget_s: float = Field(30.0, gt=0.0, description="no further action starts after this many seconds")
+    entropy_accept: float = Field(0.6, ge=0.0, le=1.0, description="decision entropy up to which a verdict is accepted")
+    actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs"], ...] = Field(
+        ("zoom", "reference", "self_consistency", "more_docs"), description="retry actions, in order of preference"
+    )
+    ask_human: bool = Field(
+        False, description="interrupt for a person instead of ending in REVIEW (needs a checkpointer)"
+    )
+    max_pixels: int = Field(200_000_000, ge=1, description="larger pictures are refused")
+
+
+class LoadedSettings(BaseModel):
+    """Settings and where each value came from (``default``, ``profile …``, ``file …``, ``env …``, ``flag``)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    origins: dict[str, str]
+
+    @property
+    def home(self) -> Home:
+        """The state directory: the setting, else the platform's place for user data."""
+        if self.settings.home is not None:
+            return Home(self.settings.home.expanduser())
+        from platformdirs import user_data_path
+
+        return Home(user_data_path("flawscope"))
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> LoadedSettings:
+    """Layer the settings.
+
+    Args:
+        flags: values given by the caller; None means not given.
+        config_file: a TOML file; when None, ``FLAWSCOPE_CONFIG`` names one.
+        environ: the environment, ``os.environ`` by default.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, an unreadable file.
+    """
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    from_env = {
+        key[len(ENV_PREFIX) :].lower(): value
+        for key, value in environ.items()
+        if key.startswith(ENV_PREFIX) and key != f"{ENV_PREFIX}CONFIG" and value != ""
+    }
+    file = config_file or (Path(environ[f"{ENV_PREFIX}CONFIG"]) if environ.get(f"{ENV_PREFIX}CONFIG") else None)
+    from_file = _read_toml(file) if file else {}
+    profile = str(given.get("profile") or from_env.get("profile") or from_file.get("profile") or "embedded")
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        (f"profile {profile}", _read_profile(profile)),
+        (f"file {file}", from_file),
+        ("env", {key: _parse_env(key, value) for key, value in from_env.items()}),
+        ("flag", given),
+    ]
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in layers:
+        for key, value in layer.items():
+            if key not in Settings.model_fields:
+                raise ConfigError(f"unknown setting {key!r} ({origin}).", hint=_suggest(key))
+            values[key] = value
+            origins[key] = f"env {ENV_PREFIX}{key.upper()}" if origin == "env" else origin
+    try:
+        return LoadedSettings(settings=Settings(**values), origins=origins)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0])
+        raise ConfigError(
+            f"setting {key!r} ({origins.get(key, 'given')}) is not usable: {first['msg']}.",
+            hint=f"It is: {Settings.model_fields[key].description}." if key in Settings.model_fields else None,
+        ) from error
+
+
+def _read_profile(name: str) -> dict[str, Any]:
+    path = PROFILES / f"{name}.toml"
+    if path.is_file():
+        return _read_toml(path)
+    if name.endswith(".toml"):
+        return _read_toml(Path(name))
+    known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
+    raise ConfigError(f"unknown profile {name!r}.", hint=f"Known: {known}, or the path of a .toml file.")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not valid TOML: {error}.") from error
+
+
+def _parse_env(key: str, value: str) -> Any:
+    """Lists are comma-separated; every other type is parsed from its text by pydantic."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if key == "actions" else value
+
+
+def _suggest(key: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, Settings.model_fields, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(Settings.model_fields)}."
