@@ -93,7 +93,7 @@ def build_feature_module(model: Any) -> Any:
     def fuse(conv: nn.Module, norm: Any) -> nn.Module:
         return nn.Sequential(fixed_padding(fuse_conv_bn_eval(conv, norm)), norm.act)
 
-    class InvertedResidual(nn.Module):
+    class InvertedResidual(nn.Module):  # type: ignore[misc]
         def __init__(self, block: Any) -> None:
             super().__init__()
             if hasattr(block, "conv_pwl"):
@@ -111,7 +111,7 @@ def build_feature_module(model: Any) -> Any:
             y: torch.Tensor = self.layers(x)
             return x + y if self.has_skip else y
 
-    class Features(nn.Module):
+    class Features(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.stem = fuse(model.conv_stem, model.bn1)

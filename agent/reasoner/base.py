@@ -1,0 +1,131 @@
+"""The Reasoner contract: evidence in, a report's words out.
+
+A reasoner sees only what the tools found; whatever it says is checked by ``agent.verifier`` before anyone reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ..schemas import Claim, DefectType, Evidence, Frozen, Region, Text, Verdict
+
+
+@dataclass(frozen=True)
+class RetrievedDocument:
+    """A document as the reasoner may quote it: cleaned, capped, still data.
+
+    Attributes:
+        evidence_id: the id to cite, ``D1`` and on.
+        doc_id: which document.
+        defect_type: its type.
+        product: its product, or ``general``.
+        similarity: cosine between key and lock features, in [-1, 1].
+        description: one quotable sentence.
+        causes: likely causes, most likely first.
+        consequences: what the defect leads to.
+        action: disposition, one sentence.
+        text: the whole document as quoted text.
+    """
+
+    evidence_id: str
+    doc_id: str
+    defect_type: str
+    product: str
+    similarity: float
+    description: str
+    causes: tuple[str, ...]
+    consequences: tuple[str, ...]
+    action: str
+    text: str
+
+
+@dataclass(frozen=True)
+class EvidenceBundle:
+    """Everything a reasoner may use for one round.
+
+    Attributes:
+        product: enrolled product or None.
+        image_score: score of the picture in this round's unit.
+        threshold: alarm threshold in the same unit; None without references.
+        probability: calibrated probability of a defect; None when uncalibrated.
+        calibrated: whether ``probability`` rests on this product's references.
+        regions: suspicious areas, strongest first.
+        defect_type: the type comparison's answer; None when there was nothing to compare.
+        type_entropy: normalised entropy of the type posterior.
+        documents: retrieved documents, best first.
+        items: all evidence with its ids, the documents included.
+        final: True in the last round: the reasoner must settle for REVIEW rather than ask for more.
+    """
+
+    product: str | None
+    image_score: float | None
+    threshold: float | None
+    probability: float | None
+    calibrated: bool
+    regions: tuple[Region, ...] = ()
+    defect_type: DefectType | None = None
+    type_entropy: float | None = None
+    documents: tuple[RetrievedDocument, ...] = ()
+    items: tuple[Evidence, ...] = ()
+    entropy_accept: float = 0.6
+    final: bool = False
+
+
+class DraftReport(Frozen):
+    """The fields that a reasoner fills. Model output is parsed into this; what does not parse becomes REVIEW."""
+
+    verdict: Verdict
+    verdict_reason: Text = ""
+    defect_type: DefectType | None = None
+    description: Text = ""
+    root_cause: Text = ""
+    consequence: Text = ""
+    action: Text = ""
+    claims: tuple[Claim, ...] = Field(default=(), max_length=24)
+
+
+@dataclass(frozen=True)
+class ReasonerReply:
+    """What came back.
+
+    Attributes:
+        draft: the parsed fields.
+        entropy: normalised decision entropy in [0, 1]; None when unavailable, never 0 instead.
+        entropy_source: where the entropy comes from.
+        token_logprobs: raw log-probabilities of the verdict's tokens, None for reasoners without tokens.
+        usage: counts such as tokens; empty for the evidence reasoner.
+    """
+
+    draft: DraftReport
+    entropy: float | None
+    entropy_source: str
+    token_logprobs: Sequence[float] | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Reasoner(Protocol):
+    """Turns evidence into a draft report."""
+
+    name: str
+
+    def reason(
+        self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
+    ) -> ReasonerReply:
+        """Compose the report's words.
+
+        Args:
+            evidence: what the tools found.
+            images: uint8 RGB pictures: the query, then references or crops; a text-only reasoner ignores them.
+            schema: the model the answer must parse into.
+
+        Raises:
+            BackendError: the model or server failed.
+        """
+        ...

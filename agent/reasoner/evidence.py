@@ -1,0 +1,164 @@
+"""The embedded reasoner: composes the report from the evidence alone, without any model.
+
+It cannot invent: each sentence is a template of prompts/report.md filled from cited evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...prompts import render
+from ..schemas import Claim, DefectType, Verdict
+from .base import DraftReport, EvidenceBundle, ReasonerReply, RetrievedDocument
+
+ClaimField = Literal["verdict", "location", "defect_type", "description", "root_cause", "consequence", "action"]
+UNKNOWN = "unknown"
+QUOTED_CAUSES = 3
+
+
+def binary_entropy(probability: float) -> float:
+    """Entropy of a yes/no decision in bits, in [0, 1]; 0 at certainty, 1 at even odds."""
+    return -sum(p * math.log2(p) for p in (probability, 1.0 - probability) if p > 0.0)
+
+
+def number(value: float) -> str:
+    """How a measured number is written in a sentence: three significant digits."""
+    return f"{value:.3g}"
+
+
+class EvidenceReasoner:
+    """Verdict from the calibrated probability, words from regions, types and documents."""
+
+    name = "evidence"
+
+    def reason(
+        self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
+    ) -> ReasonerReply:
+        """Compose; see ``Reasoner.reason``. The pictures are not looked at again."""
+        entropy = None if evidence.probability is None else binary_entropy(evidence.probability)
+        verdict = decide(evidence, entropy)
+        composer = _Composer(evidence, verdict)
+        composer.compose()
+        draft = schema(
+            verdict=verdict,
+            verdict_reason=composer.text("verdict"),
+            defect_type=None
+            if verdict is Verdict.OK
+            else evidence.defect_type or DefectType(name=UNKNOWN, posterior=None),
+            description=composer.text("location", "description"),
+            root_cause=composer.text("root_cause"),
+            consequence=composer.text("consequence"),
+            action=composer.text("action"),
+            claims=tuple(composer.claims),
+        )
+        return ReasonerReply(draft, entropy, "calibrated probability" if entropy is not None else "uncalibrated")
+
+
+def decide(evidence: EvidenceBundle, entropy: float | None) -> Verdict:
+    """OK or NG when the entropy allows it (before the last round always: more evidence may come), else REVIEW.
+
+    Args:
+        evidence: probability and the accepted entropy.
+        entropy: decision entropy; None when uncalibrated.
+    """
+    if evidence.probability is None or entropy is None:
+        return Verdict.REVIEW
+    if evidence.final and entropy > evidence.entropy_accept:
+        return Verdict.REVIEW
+    return Verdict.NG if evidence.probability >= 0.5 else Verdict.OK
+
+
+class _Composer:
+    """Fills the templates and keeps each sentence with its citations."""
+
+    def __init__(self, evidence: EvidenceBundle, verdict: Verdict) -> None:
+        self.evidence = evidence
+        self.verdict = verdict
+        self.claims: list[Claim] = []
+        self.ids = [item.id for item in evidence.items]
+
+    def text(self, *fields: ClaimField) -> str:
+        return " ".join(claim.text for claim in self.claims if claim.field in fields)
+
+    def say(self, field: ClaimField, section: str, cites: Sequence[str], **variables: object) -> None:
+        known = tuple(dict.fromkeys(cite for cite in cites if cite in self.ids))
+        if known:  # a sentence that nothing carries is not said
+            self.claims.append(Claim(field=field, text=render("report", section, **variables), evidence_ids=known))
+
+    def compose(self) -> None:
+        self._verdict()
+        if self.verdict is Verdict.OK:
+            self.say("action", "action_ok", self._of_kind("measurement"))
+            return
+        self._location()
+        document = self._type()
+        self._words(document)
+
+    def _of_kind(self, *kinds: str) -> list[str]:
+        return [item.id for item in self.evidence.items if item.kind in kinds]
+
+    def _verdict(self) -> None:
+        e = self.evidence
+        if e.image_score is None:
+            return
+        measured = self._of_kind("measurement", "zoom", "reference", "consistency")
+        if e.threshold is None or e.probability is None:
+            self.say("verdict", "verdict_uncalibrated", measured, score=number(e.image_score))
+            return
+        section = {Verdict.NG: "verdict_ng", Verdict.OK: "verdict_ok", Verdict.REVIEW: "verdict_review"}[self.verdict]
+        self.say("verdict", section, measured, score=number(e.image_score), threshold=number(e.threshold))
+
+    def _location(self) -> None:
+        regions = self.evidence.regions
+        if not regions:
+            return
+        first = regions[0]
+        where = {"place": first.place, "box": list(first.box), "area": first.area_px}
+        if len(regions) == 1:
+            self.say("location", "location_one", [first.id], **where)
+        else:
+            self.say("location", "location_many", [r.id for r in regions], count=len(regions), **where)
+
+    def _type(self) -> RetrievedDocument | None:
+        """Name the type; return the document that speaks of exactly that type, if one was retrieved."""
+        kind = self.evidence.defect_type
+        types = self._of_kind("type")
+        if kind is None or kind.posterior is None:
+            self.say("defect_type", "type_none", types or self._of_kind("measurement"))
+            return None
+        if kind.name == UNKNOWN:
+            self.say("defect_type", "type_unknown", types, posterior=number(kind.posterior))
+            return None
+        self.say("defect_type", "type_known", types, name=words(kind.name), posterior=number(kind.posterior))
+        matching = [d for d in self.evidence.documents if d.defect_type == kind.name]
+        own = [d for d in matching if d.product == self.evidence.product]
+        return next(iter(own or matching), None)
+
+    def _words(self, document: RetrievedDocument | None) -> None:
+        if document is None:
+            cites = [*self._of_kind("type"), *(d.evidence_id for d in self.evidence.documents)]
+            if self.verdict is Verdict.NG:
+                self.say("root_cause", "cause_unknown", cites or self._of_kind("measurement"))
+            action = "action_unknown" if self.verdict is Verdict.NG else "action_review"
+            self.say("action", action, self._of_kind("measurement", "region"))
+            return
+        cite = [document.evidence_id]
+        self.say("description", "description_document", cite, sentence=document.description)
+        causes = "; ".join(document.causes[:QUOTED_CAUSES]).rstrip(".")
+        self.say("root_cause", "cause_document", cite, name=words(document.defect_type), causes=causes)
+        consequences = "; ".join(document.consequences[:QUOTED_CAUSES]).rstrip(".")
+        self.say("consequence", "consequence_document", cite, consequences=consequences)
+        if self.verdict is Verdict.REVIEW:
+            self.say("action", "action_review", self._of_kind("measurement", "region"))
+        else:
+            self.say("action", "action_document", cite, sentence=document.action)
+
+
+def words(slug: str) -> str:
+    """A type's name as it is read: ``cut_lead`` -> ``cut lead``."""
+    return slug.replace("_", " ")
