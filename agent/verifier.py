@@ -23,13 +23,13 @@ SUPPORT = 0.6
 RELATIVE_TOLERANCE = 0.006
 """Three significant digits, as sentences round."""
 STOP_WORDS = frozenset(
-    "a an and are as at be been by can cannot for from has have in into is it its like likely may more most no not of on or "
-    "other possible so such than that the their them then there they this to was were when where which while will with "
+    "a an and are as at be been by can cannot for from has have in into is it its like likely may more most no not of on "
+    "or other possible so such than that the their them then there they this to was were when where which while will with "
     "cause causes caused consequence consequences usually often due because part defect".split()
 )
 QUOTING_FIELDS = frozenset({"description", "root_cause", "consequence"})
 DENIALS = re.compile(
-    r"\b(no (?:visible |apparent )?(?:defect|anomal(?:y|ies)|damage|deviation)s?|defect[- ]free|flawless|unblemished)\b",
+    r"\b(no (?:visible |apparent )?(?:defect|anomaly|anomalies|damage|deviation)s?|defect[- ]free|flawless)\b",
     re.I,
 )
 ASSERTIONS = re.compile(

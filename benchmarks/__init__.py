@@ -1,0 +1,1 @@
+"""Benchmarks behind the command line's bench."""

@@ -1,0 +1,1 @@
+"""The hands: decoding, seeing, remembering, naming."""

@@ -1,0 +1,1 @@
+"""The AD Expert: reference features to anomaly_map, image_score and regions."""

@@ -1,0 +1,1 @@
+"""The visual document knowledge base and its retrieval."""
