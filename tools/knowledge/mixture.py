@@ -51,13 +51,15 @@ class Mixture:
 
 
 class _Posterior(NamedTuple):
-    """Parameters of the variational posterior, each (K, R): components x starts."""
+    """Parameters of the variational posterior, each (K, R): components x starts.
 
-    stick_a: NDArray[np.float64]
+    ``count`` is three parameters at once: first stick parameter, precision of the mean and degrees of freedom all
+    have the prior value 1 and grow with the component's mass.
+    """
+
+    count: NDArray[np.float64]
     stick_b: NDArray[np.float64]
     mean: NDArray[np.float64]
-    mean_precision: NDArray[np.float64]
-    dof: NDArray[np.float64]
     scale: NDArray[np.float64]  # inverse Wishart scale, one-dimensional
 
 
@@ -116,7 +118,7 @@ def fit_mixture(
     reg_variance: float = 1e-4,
     max_iter: int = 100,
     tol: float = 1e-2,
-    growth: float = 1.2,
+    growth: float = 1.3,
 ) -> Mixture:
     """Fit a Dirichlet-process Gaussian mixture by variational inference and keep the start with the best bound.
 
@@ -162,14 +164,14 @@ def fit_mixture(
     posterior = _maximise(moments, prior)
     resp, _ = _responsibilities(target, moments_of)
     best = int(np.argmax(bound))
-    stick = posterior.stick_a / (posterior.stick_a + posterior.stick_b)
+    stick = posterior.count / (posterior.count + posterior.stick_b)
     left = np.concatenate([np.ones((1, n_starts)), np.cumprod(1.0 - stick, axis=0)[:-1]])
     weights = (stick * left)[:, best]
     return Mixture(
         labels=np.argmax(resp[:, best], axis=0),
         weights=weights / weights.sum(),
         means=posterior.mean[:, best],
-        variances=(posterior.scale / posterior.dof)[:, best],
+        variances=(posterior.scale / posterior.count)[:, best],
         lower_bound=float(bound[best]),
         n_iter=n_iter,
         converged=bool(moved[best] < tol),
@@ -183,14 +185,12 @@ def _maximise(moments: NDArray[np.float64], prior: tuple[float, float, float, fl
     centre = moments[..., 1] / mass
     spread = np.maximum(moments[..., 2] / mass - centre * centre, 0.0) + reg_variance
     later = mass[::-1].cumsum(axis=0)[::-1] - mass  # mass of the components after this one
-    mean_precision = mass + 1.0
+    count = mass + 1.0
     return _Posterior(
-        stick_a=mass + 1.0,
+        count=count,
         stick_b=np.maximum(later, 0.0) + concentration,
-        mean=(mean_0 + mass * centre) / mean_precision,
-        mean_precision=mean_precision,
-        dof=mass + 1.0,
-        scale=variance_0 + mass * spread + mass / mean_precision * (centre - mean_0) ** 2,
+        mean=(mean_0 + mass * centre) / count,
+        scale=variance_0 + mass * (spread + (centre - mean_0) ** 2 / count),
     )
 
 
@@ -201,20 +201,23 @@ def _evaluate(posterior: _Posterior) -> tuple[NDArray[np.float64], NDArray[np.fl
         Coefficients (K, R, 3) of the expected log of weight times density, a quadratic in x (Bishop 10.46), and the
         terms (R,) of the bound that depend on the posterior (the entropy of the labels is added by the caller).
     """
-    a, b, dof, scale = posterior.stick_a, posterior.stick_b, posterior.dof, posterior.scale
+    count, stick_b, mean, scale = posterior
     (gamma_a, gamma_b, gamma_ab, gamma_dof), (psi_a, psi_b, psi_ab, psi_dof) = gamma_functions(
-        np.stack([a, b, a + b, 0.5 * dof])
+        np.array((count, stick_b, count + stick_b, 0.5 * count))
     )
     log_weight = psi_a - psi_ab
     log_weight[1:] += (psi_b - psi_ab).cumsum(axis=0)[:-1]
     log_scale = np.log(scale)
-    precision = dof / scale
-    pull = precision * posterior.mean
-    constant = log_weight + 0.5 * (psi_dof - log_scale + _LOG_2 - _LOG_2PI - 1.0 / posterior.mean_precision)
-    quadratic = np.stack([constant - 0.5 * pull * posterior.mean, pull, -0.5 * precision], axis=-1)
-    log_wishart = 0.5 * dof * (log_scale - _LOG_2) - gamma_dof
-    terms = gamma_a + gamma_b - gamma_ab - log_wishart - 0.5 * np.log(posterior.mean_precision)
-    return quadratic, terms.sum(axis=0)
+    precision = count / scale
+    quadratic = np.empty((*count.shape, 3))
+    quadratic[..., 1] = precision * mean
+    quadratic[..., 2] = -0.5 * precision
+    quadratic[..., 0] = quadratic[..., 2] * mean * mean + log_weight
+    quadratic[..., 0] += 0.5 * (psi_dof - log_scale + (_LOG_2 - _LOG_2PI) - 1.0 / count)
+    log_wishart = 0.5 * count * (log_scale - _LOG_2) - gamma_dof
+    terms = gamma_a + gamma_b - gamma_ab - log_wishart - 0.5 * np.log(count)
+    posterior_terms: NDArray[np.float64] = terms.sum(axis=0)
+    return quadratic, posterior_terms
 
 
 def _responsibilities(
@@ -234,7 +237,8 @@ def widest_gap_split(values: NDArray[np.float64]) -> NDArray[np.intp]:
     """Labels (n,) that cut the values in two at their widest gap: 0 above the gap, 1 below it."""
     ordered = np.sort(values)
     cut = int(np.argmax(np.diff(ordered)))
-    return (values <= ordered[cut]).astype(np.intp)
+    labels: NDArray[np.intp] = (values <= ordered[cut]).astype(np.intp)
+    return labels
 
 
 def scott_density(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -250,4 +254,5 @@ def scott_density(values: NDArray[np.float64]) -> NDArray[np.float64]:
     bandwidth = float(values.std(ddof=1)) * n**-0.2
     offsets = (values[:, None] - values[None, :]) / bandwidth
     density: NDArray[np.float64] = np.exp(-0.5 * offsets * offsets).sum(axis=1)
-    return density / (n * bandwidth * math.sqrt(2.0 * math.pi))
+    density /= n * bandwidth * math.sqrt(2.0 * math.pi)
+    return density
