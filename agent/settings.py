@@ -33,6 +33,9 @@ class Settings(BaseModel):
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(
         "relevance", description="how documents are chosen"
     )
+    store: Literal["milvus", "memory"] = Field(
+        "milvus", description="Milvus Lite (one process at a time) or a read-only copy in memory (any number)"
+    )
     documents: int = Field(4, ge=1, le=20, description="documents per round")
     max_actions: int = Field(3, ge=0, le=5, description="retry actions at most, each once")
     time_budget_s: float = Field(30.0, gt=0.0, description="no further action starts after this many seconds")

@@ -23,9 +23,9 @@ SUPPORT = 0.6
 RELATIVE_TOLERANCE = 0.006
 """Three significant digits, as sentences round."""
 STOP_WORDS = frozenset(
-    "a an and are as at be been by can cannot for from has have in into is it its like likely may more most no not of on "
-    "or other possible so such than that the their them then there they this to was were when where which while will with "
-    "cause causes caused consequence consequences usually often due because part defect".split()
+    "a an and are as at be been by can cannot for from has have in into is it its like likely may more most no not "
+    "of on or other possible so such than that the their them then there they this to was were when where which while "
+    "will with cause causes caused consequence consequences usually often due because part defect".split()
 )
 QUOTING_FIELDS = frozenset({"description", "root_cause", "consequence"})
 DENIALS = re.compile(

@@ -1,0 +1,54 @@
+"""The Store in a numpy array: test double, and the reader for processes that must not own Milvus Lite's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .store import Hit, LockRecord, check_records, check_vector
+
+
+class InMemoryStore:
+    """Exact search over all records."""
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._records: dict[str, LockRecord] = {}
+        self._matrix: NDArray[np.float32] | None = None
+
+    def upsert(self, records: Sequence[LockRecord]) -> None:
+        """Insert or replace; see ``Store.upsert``."""
+        for record in check_records(records, self._dim):
+            self._records[record.doc_id] = record
+        self._matrix = None
+
+    def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:
+        """Exact cosine search; see ``Store.search``."""
+        query = check_vector(key, self._dim, "the key")
+        records = list(self._records.values())
+        if not records:
+            return []
+        if self._matrix is None:
+            self._matrix = np.stack([r.vector / np.linalg.norm(r.vector) for r in records])
+        similarities = self._matrix @ (query / np.linalg.norm(query))
+        hits = [
+            Hit(record.doc_id, float(np.clip(similarity, -1.0, 1.0)))
+            for record, similarity in zip(records, similarities, strict=True)
+            if products is None or record.product in products
+        ]
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))[:limit]
+
+    def delete(self, doc_ids: Sequence[str]) -> None:
+        """Remove records; see ``Store.delete``."""
+        for doc_id in doc_ids:
+            self._records.pop(doc_id, None)
+        self._matrix = None
+
+    def doc_ids(self) -> set[str]:
+        """All ids."""
+        return set(self._records)
+
+    def close(self) -> None:
+        """Nothing is held."""

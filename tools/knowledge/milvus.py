@@ -1,0 +1,197 @@
+"""The Store on Milvus Lite: an embedded vector database in a folder that one process owns.
+
+Traps handled here: the folder's lock is exclusive and its failure carries no cause, so the lock is looked at first;
+closing the client keeps the lock, so the server behind it is released with its last user; errors are logged with a
+traceback before they are raised, so inputs are checked first and the loggers are silenced; inserting an existing key
+is an upsert only by accident, so upsert is called; a search without output_fields returns every vector.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.errors import KnowledgeError, KnowledgeLockedError
+from .store import MAX_ID_LENGTH, Hit, LockRecord, check_records, check_vector
+
+COLLECTION = "documents"
+COLUMN_LENGTH = 128
+PAGE = 1000
+_users: Counter[str] = Counter()
+"""Open stores of this process by path: the lock is per process, so the last one to close releases it."""
+
+
+class MilvusLiteStore:
+    """Lock records in ``<folder>/kb.db`` (a directory), FLAT index, cosine metric.
+
+    Args:
+        folder: an existing folder.
+        dim: length of the vectors.
+
+    Raises:
+        KnowledgeLockedError: another process has the knowledge base open.
+        KnowledgeError: it cannot be opened, or was made for vectors of another length.
+    """
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self._dim = dim
+        self._path = (folder / "kb.db").resolve()
+        self._closed = False
+        if not _users[str(self._path)]:
+            refuse_foreign_owner(self._path)
+        self._client = _open(self._path)
+        _users[str(self._path)] += 1
+        try:
+            self._prepare()
+        except KnowledgeError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        from pymilvus import DataType
+
+        if self._call("has_collection", COLLECTION):
+            fields = self._call("describe_collection", COLLECTION)["fields"]
+            dim = next(int(f["params"]["dim"]) for f in fields if f["name"] == "vector")
+            if dim != self._dim:
+                raise KnowledgeError(f"the knowledge base holds vectors of length {dim}, not {self._dim}.")
+        else:
+            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("doc_id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_LENGTH)
+            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dim)
+            schema.add_field("product", DataType.VARCHAR, max_length=COLUMN_LENGTH)
+            schema.add_field("defect_type", DataType.VARCHAR, max_length=COLUMN_LENGTH)
+            index = self._client.prepare_index_params()
+            index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+            self._call("create_collection", COLLECTION, schema=schema, index_params=index)
+        self._call("load_collection", COLLECTION)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the client; its failures become one line."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            return getattr(self._client, method)(*args, **kwargs)
+        except (MilvusException, OSError) as error:
+            reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+            raise KnowledgeError(
+                f"the knowledge base at {self._path.parent} failed in {method}: {reason}.",
+                hint="Delete that folder; it is built again on the next run.",
+            ) from error
+
+    def upsert(self, records: Sequence[LockRecord]) -> None:
+        """Insert or replace; see ``Store.upsert``."""
+        rows = [
+            {
+                "doc_id": r.doc_id,
+                "vector": r.vector.astype(np.float32),
+                "product": r.product,
+                "defect_type": r.defect_type,
+            }
+            for r in check_records(records, self._dim)
+        ]
+        for start in range(0, len(rows), PAGE):
+            self._call("upsert", COLLECTION, rows[start : start + PAGE])
+        if rows:
+            self._call("flush", COLLECTION)
+
+    def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:
+        """Exact cosine search; see ``Store.search``."""
+        query = check_vector(key, self._dim, "the key")
+        # JSON's string syntax is a subset of Milvus's, so names are quoted safely.
+        condition = "" if products is None else f"product in {json.dumps(list(products))}"
+        found = self._call(
+            "search",
+            COLLECTION,
+            data=[query],
+            limit=limit,
+            filter=condition,
+            output_fields=["doc_id"],
+            anns_field="vector",
+        )[0]
+        # With the COSINE metric what Milvus calls a distance is the similarity itself.
+        hits = [Hit(str(hit["doc_id"]), float(np.clip(hit["distance"], -1.0, 1.0))) for hit in found]
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))
+
+    def delete(self, doc_ids: Sequence[str]) -> None:
+        """Remove records; see ``Store.delete``."""
+        if doc_ids:
+            self._call("delete", COLLECTION, ids=list(doc_ids))
+
+    def doc_ids(self) -> set[str]:
+        """All ids."""
+        rows = self._call("query", COLLECTION, filter='doc_id != ""', output_fields=["doc_id"])
+        return {str(row["doc_id"]) for row in rows}
+
+    def close(self) -> None:
+        """Close the client and release the folder's lock."""
+        if self._closed:
+            return
+        self._closed = True
+        self._client.close()
+        _users[str(self._path)] -= 1
+        if not _users[str(self._path)]:
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(str(self._path))
+
+
+def refuse_foreign_owner(path: Path) -> None:
+    """Raise if another process holds the lock of a Milvus Lite folder.
+
+    Raises:
+        KnowledgeLockedError: it does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; there the open below fails and says so
+        return
+    lock = path / "LOCK"
+    if not lock.exists():
+        return
+    try:
+        handle = os.open(lock, os.O_RDWR)
+    except OSError as error:
+        raise KnowledgeError(f"cannot open the knowledge base at {path.parent}: {error.strerror}.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    except BlockingIOError as error:
+        raise KnowledgeLockedError(
+            "the knowledge base is open in another process (Milvus Lite has a single owner).",
+            hint="Wait for it to end, or set FLAWSCOPE_STORE=memory to read a copy.",
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path) -> Any:
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
+
+    _silence()
+    try:
+        client = MilvusClient(str(path))
+    except (MilvusException, OSError) as error:
+        refuse_foreign_owner(path)  # one may have come in between
+        raise KnowledgeError(
+            f"cannot open the knowledge base at {path.parent}.",
+            hint="Delete that folder; it is built again on the next run.",
+        ) from error
+    _silence()
+    return client
+
+
+def _silence() -> None:
+    """Each error is raised to the caller anyway; importing pymilvus resets these levels, so this follows the import."""
+    for name in list(logging.root.manager.loggerDict):
+        if "ilvus" in name:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
