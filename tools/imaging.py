@@ -121,7 +121,8 @@ def load_image(
             data = _read_file(path, name)
         else:
             raise InputError(
-                f"A {type(source).__name__} is not a picture.", hint="Give a path, bytes, a numpy array or a PIL image."
+                f"An input of type {type(source).__name__} is not a picture.",
+                hint="Give a path, bytes, a numpy array or a PIL image.",
             )
         decoded, digest = decode_bytes(data, name, max_pixels), hashlib.sha256(data).hexdigest()
         if path is not None and decoded.file_format and not suffix_matches(path, decoded.file_format):

@@ -20,7 +20,12 @@ def test_last_tiles_are_flush_with_the_border():
 
 
 def test_rows_come_before_columns():
-    assert plan_tiles(6, 6, tile=4, stride=2) == [Tile(0, 0, 4, 4), Tile(0, 2, 4, 6), Tile(2, 0, 6, 4), Tile(2, 2, 6, 6)]
+    assert plan_tiles(6, 6, tile=4, stride=2) == [
+        Tile(0, 0, 4, 4),
+        Tile(0, 2, 4, 6),
+        Tile(2, 0, 6, 4),
+        Tile(2, 2, 6, 6),
+    ]
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.data())
