@@ -30,7 +30,7 @@ def recall_at_k(ranked_ids: Sequence[str], relevant_ids: AbstractSet[str], k: in
     """Share of the relevant documents among the first k; None when no document is relevant."""
     if not relevant_ids:
         return None
-    return len(relevant_ids.intersection(ranked_ids[:k])) / len(relevant_ids)
+    return len(relevant_ids & set(ranked_ids[:k])) / len(relevant_ids)
 
 
 def reciprocal_rank(ranked_ids: Sequence[str], relevant_ids: AbstractSet[str]) -> float | None:

@@ -265,21 +265,23 @@ def _quotas(
     best = np.array([scores[labels == c].max() for c in range(sizes.size)])
     by_best = np.argsort(-best, kind="stable")
     eligible = best >= best.max() - cutoff - 1e-12
-    active = eligible.copy()
-    for c in by_best:
-        active[c] |= sizes[active].sum() < k
     quotas = np.zeros(sizes.size, dtype=np.intp)
-    quotas[by_best[active[by_best]][:k]] = 1
+    if sizes[eligible].sum() < k:
+        for c in sorted(by_best, key=lambda c: not eligible[c]):
+            quotas[c] = min(int(sizes[c]), k - int(quotas.sum()))
+        return quotas, eligible
+    quotas[by_best[eligible[by_best]][:k]] = 1
     while (left := k - int(quotas.sum())) > 0:
-        room = np.where(active, sizes - quotas, 0)
+        room = np.where(eligible, sizes - quotas, 0)
         share = np.where(room > 0, np.maximum(weights, np.finfo(np.float64).tiny), 0.0)
         wanted = np.round(left * share / share.sum(), _ROUND)
+        full = (room > 0) & (wanted >= room)
+        if full.any():  # fill these first, then spread what they could not take
+            quotas[full] = sizes[full]
+            continue
         whole = np.floor(wanted).astype(np.intp)
-        given = np.minimum(whole, room)
-        remainder = np.where(room > given, wanted - whole, -1.0)
-        extra = np.argsort(-remainder, kind="stable")[: left - int(whole.sum())]
-        given[extra[remainder[extra] >= 0.0]] += 1
-        quotas += given
+        quotas += whole
+        quotas[np.argsort(whole - wanted, kind="stable")[: left - int(whole.sum())]] += 1
     return quotas, eligible
 
 

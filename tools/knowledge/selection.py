@@ -117,11 +117,12 @@ def select(
     if pool.tokens is not None and pool.token_budget is not None and chosen:
         spent = np.cumsum(pool.tokens[chosen])
         fitting = int(np.searchsorted(spent, pool.token_budget, side="right"))
-        if fitting < len(chosen):
-            flags.append("token_budget")
         if fitting == 0:
             flags.append("token_budget_exceeded")
-        chosen = chosen[: max(fitting, 1)]
+        kept = max(fitting, 1)
+        if kept < len(chosen):
+            flags.append("token_budget")
+        chosen = chosen[:kept]
         trace["tokens"] = int(pool.tokens[chosen].sum())
     chosen = sorted(chosen)
     all_clusters = np.full(pool.n_given, -1, dtype=np.intp)
