@@ -1,0 +1,220 @@
+"""The library's front door: an Inspector owns the models and turns pictures into reports."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .artifacts import ArtifactStore
+from .errors import ConfigError
+from .home import Home
+from .reasoner import Reasoner, load_reasoner
+from .schemas import InspectionReport
+from .settings import LoadedSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from ..tools.backbones import Backbone
+    from ..tools.knowledge.builder import KnowledgeBase
+    from ..tools.products import ProductModel
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class InspectionDeps:
+    """What the graph's nodes work with; loaded when first needed, then kept.
+
+    Attributes:
+        loaded: settings with their origins.
+        artifacts: where arrays go.
+        progress: told about long work, None for silence.
+        ad_hoc: a product made from ``--reference`` pictures; it stands in for every product name.
+    """
+
+    loaded: LoadedSettings
+    artifacts: ArtifactStore = field(default_factory=ArtifactStore)
+    progress: Progress | None = None
+    ad_hoc: ProductModel | None = None
+    _products: dict[str, ProductModel] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """The values."""
+        return self.loaded.settings
+
+    @property
+    def home(self) -> Home:
+        """The state directory."""
+        return self.loaded.home
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The feature extractor."""
+        from ..tools.backbones import load_backbone
+
+        return load_backbone(self.settings.backbone)
+
+    @cached_property
+    def reasoner(self) -> Reasoner:
+        """Who composes the report."""
+        return load_reasoner(self.settings.reasoner)
+
+    @cached_property
+    def knowledge(self) -> KnowledgeBase:
+        """The knowledge base; built on first use."""
+        from ..tools.knowledge.builder import open_knowledge_base
+
+        return open_knowledge_base(
+            self.home.knowledge, self.backbone, store=self.settings.store, progress=self.progress
+        )
+
+    def product(self, name: str | None) -> ProductModel | None:
+        """The enrolled product, or the ad-hoc one, or None when neither was asked for.
+
+        Raises:
+            ProductError: there is no such product, or it is damaged.
+        """
+        if self.ad_hoc is not None:
+            return self.ad_hoc
+        if name is None:
+            return None
+        if name not in self._products:
+            from ..tools.products import load_product
+
+            self._products[name] = load_product(self.home.products, name, self.backbone)
+        return self._products[name]
+
+    def close(self) -> None:
+        """Let go of the knowledge base, when it was opened."""
+        if "knowledge" in self.__dict__:
+            self.knowledge.close()
+            del self.__dict__["knowledge"]
+
+
+class Inspector:
+    """Inspects pictures.
+
+    Example:
+        >>> with Inspector() as inspector:                          # doctest: +SKIP
+        ...     report = inspector.inspect("part.jpg", product="transistor")
+        ...     report.verdict
+        <Verdict.NG: 'NG'>
+
+    Args:
+        settings: from ``load_settings``; the defaults, environment and profile when None.
+        references: good pictures to compare with instead of an enrolled product.
+        progress: called with (what, done, total) during long work.
+        checkpointer: any LangGraph checkpointer; needed only to interrupt for a person and to resume.
+    """
+
+    def __init__(
+        self,
+        settings: LoadedSettings | None = None,
+        *,
+        references: Sequence[str | Path] = (),
+        progress: Progress | None = None,
+        checkpointer: Any = None,
+    ) -> None:
+        loaded = settings or load_settings()
+        artifacts = ArtifactStore(loaded.home.artifacts if checkpointer is not None else None)
+        self.deps = InspectionDeps(loaded, artifacts, progress)
+        self._references = tuple(references)
+        self._checkpointer = checkpointer
+        if loaded.settings.ask_human and checkpointer is None:
+            raise ConfigError("asking a person needs a checkpointer, or the question could never be answered.")
+
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the knowledge base."""
+        self.deps.close()
+
+    @cached_property
+    def graph(self) -> Any:
+        """The compiled inspection graph."""
+        from ..graphs.inspection import build_inspection_graph
+
+        if self._references and self.deps.ad_hoc is None:
+            from ..tools.products import fit_product
+
+            self.deps.ad_hoc = fit_product(
+                "ad hoc", [str(path) for path in self._references], self.deps.backbone, progress=self.deps.progress
+            )
+        return build_inspection_graph(self.deps, self._checkpointer)
+
+    def inspect(
+        self, image: str | Path, *, product: str | None = None, instruction: str = "", thread_id: str | None = None
+    ) -> InspectionReport:
+        """Inspect one picture.
+
+        A picture that cannot be inspected gives a report with ``error`` and the verdict REVIEW; it does not raise.
+
+        Args:
+            image: its path.
+            product: an enrolled product; None with ad-hoc references, or for a first look without references.
+            instruction: what is asked, for retrieval and the reasoner.
+            thread_id: names the run for a checkpointer.
+
+        Raises:
+            FlawscopeError: the inspector itself cannot work (settings, weights, references).
+        """
+        report: InspectionReport | None = None
+        for kind, payload in self.stream(image, product=product, instruction=instruction, thread_id=thread_id):
+            if kind == "report":
+                report = payload
+        if report is None:
+            raise ConfigError("the inspection waits for a person; resume its thread with their decision.")
+        return report
+
+    def stream(
+        self, image: str | Path, *, product: str | None = None, instruction: str = "", thread_id: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Inspect one picture and tell each step as it ends.
+
+        Yields:
+            ``("step", name)`` after each step, ``("interrupt", payload)`` when a person is asked, and at last
+            ``("report", InspectionReport)``.
+        """
+        given = {"image": str(image), "product": product, "instruction": instruction}
+        yield from self._run(given, thread_id)
+
+    def resume(self, thread_id: str, decision: dict[str, Any]) -> InspectionReport:
+        """Answer the question that an interrupted run asked.
+
+        Args:
+            thread_id: the run.
+            decision: ``{"verdict": "OK"|"NG"|"REVIEW", "note": str, "by": str}``.
+
+        Raises:
+            ConfigError: there is no checkpointer, or nothing waits under that id.
+        """
+        from langgraph.types import Command
+
+        if self._checkpointer is None:
+            raise ConfigError("resuming needs a checkpointer.")
+        if not self.graph.get_state({"configurable": {"thread_id": thread_id}}).next:
+            raise ConfigError(f"no inspection waits under the id {thread_id!r}.")
+        for kind, payload in self._run(Command(resume=decision), thread_id):
+            if kind == "report":
+                report: InspectionReport = payload
+                return report
+        raise ConfigError(f"the inspection {thread_id!r} asked again; resume it once more.")
+
+    def _run(self, given: Any, thread_id: str | None) -> Iterator[tuple[str, Any]]:
+        config = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
+        for update in self.graph.stream(given, config, stream_mode="updates"):
+            for name, change in update.items():
+                if name == "__interrupt__":
+                    yield "interrupt", change[0].value
+                elif name == "report":
+                    yield "report", InspectionReport.model_validate(change["report"])
+                else:
+                    yield "step", name

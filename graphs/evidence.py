@@ -1,0 +1,205 @@
+"""Turn what the tools found into evidence with ids, and the state into what a reasoner sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..agent.errors import ConfigError
+from ..agent.reasoner import EvidenceBundle, RetrievedDocument
+from ..agent.reasoner.evidence import number, words
+from ..agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
+from ..agent.settings import Settings
+from .state import InspectionState
+
+if TYPE_CHECKING:
+    from ..tools.imaging import ImageMeta
+    from ..tools.knowledge.schema import KnowledgeDocument
+    from ..tools.views import ViewScore
+
+FLAG_TEXT = {
+    "constant": "The picture is one flat colour; there is nothing to inspect.",
+    "tiny": "The picture is very small and was enlarged.",
+    "huge": "The picture is very large and was reduced to the model's size.",
+    "animated": "Only the first frame of an animation was looked at.",
+    "nan": "Some pixels held no number.",
+}
+VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_consistency": ("S1", "consistency")}
+VIEW_NAMES = {
+    "whole": "whole picture",
+    "zoom": "zoom",
+    "reference": "nearest references",
+    "self_consistency": "shifted copies",
+}
+
+
+def _item(item_id: str, kind: Any, text: str, source: str = "", **values: Any) -> dict[str, Any]:
+    item = Evidence(id=item_id, kind=kind, text=text[:2000], source=source, values=values)
+    return {item.id: item.model_dump(mode="json")}
+
+
+def quality_evidence(meta: ImageMeta) -> dict[str, Any]:
+    """One item per remarkable property of the picture."""
+    found: dict[str, Any] = {}
+    for flag in meta.flags:
+        if flag in FLAG_TEXT:
+            found |= _item(f"Q{len(found) + 1}", "quality", FLAG_TEXT[flag], flag=flag)
+    return found
+
+
+def region_evidence(regions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One item per suspicious area."""
+    found: dict[str, Any] = {}
+    for region in regions:
+        x0, y0, x1, y1 = region["box"]
+        text = (
+            f"Suspicious area at the {region['place']}, box [{x0}, {y0}, {x1}, {y1}], {region['area_px']} px, "
+            f"peak {number(region['peak'])}."
+        )
+        values = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_px": region["area_px"], "peak": region["peak"]}
+        found |= _item(region["id"], "region", text, "anomaly_map", **values)
+    if len(regions) > 1:
+        first = found[regions[0]["id"]]
+        first["values"]["count"] = len(regions)
+    return found
+
+
+def score_evidence(facts: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
+    """The measurement that carries the verdict."""
+    seen = ", ".join(f"{VIEW_NAMES[view]} {number(score)}" for view, score in scores.items())
+    if facts["score"] is None:
+        text = (
+            f"Raw scores: {seen}. {facts['references']} good references are too few to know how much good parts differ."
+        )
+        return _item("M1", "measurement", text, references=facts["references"], **scores, raw=scores["whole"])
+    text = (
+        f"The picture deviates by {number(facts['score'])} spreads of good parts; the alarm threshold is "
+        f"{number(facts['threshold'])} ({facts['basis']}, {facts['references']} good references); "
+        f"probability of a defect {number(facts['probability'])}. Raw scores: {seen}."
+    )
+    return _item("M1", "measurement", text, **facts, **{f"raw_{view}": score for view, score in scores.items()})
+
+
+def view_evidence(name: str, seen: ViewScore) -> dict[str, Any]:
+    """A further look: zoom, references or shifted copies."""
+    item_id, kind = VIEW_IDS[name]
+    return _item(item_id, kind, seen.note, name, score=seen.score, **seen.values)
+
+
+def type_evidence(kind: dict[str, Any]) -> dict[str, Any]:
+    """The comparison with the known types."""
+    shortlist = ", ".join(f"{words(c['name'])} {number(c['posterior'])}" for c in kind["candidates"])
+    values = {c["name"]: c["posterior"] for c in kind["candidates"]}
+    return _item("T1", "type", f"Comparison with the known defect types: {shortlist}.", kind["source"], **values)
+
+
+def document_records(pages: Sequence[tuple[KnowledgeDocument, float | None]], first: int) -> dict[str, Any]:
+    """Documents as plain data under the ids D<first>, D<first+1>, ...
+
+    Args:
+        pages: documents with their similarity; None when looked up by type rather than by similarity.
+        first: number of the first id.
+    """
+    from ..tools.knowledge.schema import quoted_text
+
+    return {
+        f"D{first + offset}": {
+            "doc_id": page.doc_id,
+            "defect_type": page.defect_type,
+            "product": page.product,
+            "similarity": similarity,
+            "description": page.description,
+            "causes": list(page.likely_causes),
+            "consequences": list(page.consequences),
+            "action": page.action,
+            "confirm": page.confirm,
+            "look_alikes": {other.defect_type: other.how_to_tell for other in page.look_alikes},
+            "text": quoted_text(page),
+        }
+        for offset, (page, similarity) in enumerate(pages)
+    }
+
+
+def document_evidence(documents: dict[str, Any]) -> dict[str, Any]:
+    """One item per document; its text is quoted data."""
+    found: dict[str, Any] = {}
+    for item_id, document in documents.items():
+        values = {"defect_type": document["defect_type"], "product": document["product"]}
+        if document["similarity"] is not None:
+            values["similarity"] = document["similarity"]
+        found |= _item(item_id, "document", document["text"], document["doc_id"], **values)
+    return found
+
+
+def bundle(state: InspectionState, settings: Settings, *, final: bool) -> EvidenceBundle:
+    """What the reasoner and the verifier see of the state."""
+    decision = state.get("decision", {})
+    kind = state.get("defect_type")
+    documents = [
+        RetrievedDocument(
+            evidence_id=item_id,
+            doc_id=document["doc_id"],
+            defect_type=document["defect_type"],
+            product=document["product"],
+            similarity=document["similarity"] or 0.0,
+            description=document["description"],
+            causes=tuple(document["causes"]),
+            consequences=tuple(document["consequences"]),
+            action=document["action"],
+            text=document["text"],
+        )
+        for item_id, document in state.get("documents", {}).items()
+    ]
+    raw = state.get("scores", {}).get("whole")
+    return EvidenceBundle(
+        product=state.get("product"),
+        image_score=raw if decision.get("score") is None else decision["score"],
+        threshold=decision.get("threshold"),
+        probability=decision.get("probability"),
+        calibrated=decision.get("basis") == "conformal",
+        regions=tuple(Region.model_validate(region) for region in state.get("expert", {}).get("regions", [])),
+        defect_type=defect_type(kind),
+        type_entropy=kind["entropy"] if kind else None,
+        documents=tuple(documents),
+        items=tuple(Evidence.model_validate(item) for item in state.get("evidence", {}).values()),
+        entropy_accept=settings.entropy_accept,
+        final=final,
+    )
+
+
+def defect_type(kind: dict[str, Any] | None) -> DefectType | None:
+    """The type comparison as the report holds it."""
+    if kind is None:
+        return None
+    candidates = tuple(TypeCandidate(name=c["name"], posterior=c["posterior"]) for c in kind["candidates"])
+    return DefectType(name=kind["name"], posterior=kind["posterior"], candidates=candidates)
+
+
+def question_for_a_person(state: InspectionState) -> dict[str, Any]:
+    """The payload of the interrupt: everything a person needs to decide, as plain data."""
+    draft = state.get("draft", {})
+    return {
+        "image": state["image"],
+        "product": state.get("product"),
+        "question": "Is this part OK or NG?",
+        "probability": state.get("decision", {}).get("probability"),
+        "regions": state.get("expert", {}).get("regions", []),
+        "defect_type": state.get("defect_type"),
+        "reasons": [*state.get("problems", []), draft.get("verdict_reason", "")],
+        "documents": [document["doc_id"] for document in state.get("documents", {}).values()],
+    }
+
+
+def checked_answer(answer: Any) -> dict[str, Any]:
+    """A person's decision in the form the report needs.
+
+    Raises:
+        ConfigError: it is not ``{"verdict": "OK" | "NG" | "REVIEW", ...}``.
+    """
+    if not isinstance(answer, dict) or answer.get("verdict") not in set(Verdict):
+        raise ConfigError("a person's decision must be a mapping with a verdict of OK, NG or REVIEW.")
+    return {
+        "verdict": str(answer["verdict"]),
+        "note": str(answer.get("note", ""))[:500],
+        "by": str(answer.get("by", "a person"))[:80],
+    }

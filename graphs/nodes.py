@@ -1,0 +1,288 @@
+"""The steps of an inspection. A step reads the state, calls the tools and returns what changed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ..agent.errors import FlawscopeError
+from ..agent.reasoner import DraftReport
+from ..agent.verifier import verify
+from ..tools import views
+from ..tools.backbones import VisualFeatures
+from ..tools.imaging import load_image
+from ..tools.knowledge.features import image_part
+from . import evidence as ev
+from .report import compose_report, failure_report
+from .routing import doubtful, next_action
+from .state import InspectionState
+
+if TYPE_CHECKING:
+    from ..agent.inspector import InspectionDeps
+    from ..tools.products import ProductModel
+
+Update = dict[str, Any]
+Node = TypeVar("Node", bound=Callable[..., Update])
+MORE_DOCUMENTS = 2
+"""Documents that a ``more_docs`` round adds."""
+
+
+def step(node: Node) -> Node:
+    """Time a step, and turn a named failure into state: the picture's report then says what went wrong.
+
+    Only FlawscopeError is caught; anything else is a defect of the program and must be seen.
+    """
+
+    @functools.wraps(node)
+    def run(self: InspectionNodes, state: InspectionState) -> Update:
+        if state.get("error"):
+            return {}
+        begun = time.perf_counter()
+        try:
+            update = node(self, state)
+        except FlawscopeError as error:
+            failure = {"code": error.code, "message": str(error), "exit_code": error.exit_code, "step": node.__name__}
+            return {"error": failure}
+        entry = {
+            "action": node.__name__,
+            "entropy_before": state.get("entropy"),
+            "entropy_after": update.get("entropy", state.get("entropy")),
+            "seconds": time.perf_counter() - begun,
+            "note": update.pop("note", ""),
+        }
+        return {**update, "trace": [entry]}
+
+    return run  # type: ignore[return-value]
+
+
+class InspectionNodes:
+    """The nodes, bound to what they work with."""
+
+    def __init__(self, deps: InspectionDeps) -> None:
+        self.deps = deps
+
+    # --- seeing -----------------------------------------------------------------------------------------------------
+
+    @step
+    def load(self, state: InspectionState) -> Update:
+        """Decode the picture."""
+        product = self._product(state)
+        picture = load_image(
+            state["image"],
+            value_range=product.value_range if product else None,
+            max_pixels=self.deps.settings.max_pixels,
+        )
+        height, width = picture.rgb.shape[:2]
+        return {
+            "picture": {
+                "sha256": picture.sha256,
+                "rgb": self.deps.artifacts.put(picture.rgb),
+                "size_px": [width, height],
+                "original_size_px": list(picture.meta.orig_size_px),
+                "scale": [picture.meta.scale_x, picture.meta.scale_y],
+                "flags": list(picture.meta.flags),
+            },
+            "evidence": ev.quality_evidence(picture.meta),
+            "started": time.time(),
+            "note": f"{width}x{height} px",
+        }
+
+    @step
+    def encode(self, state: InspectionState) -> Update:
+        """One forward pass; localising and retrieving share it."""
+        product = self._product(state)
+        features = views.encode(self.deps.backbone, product, self._rgb(state))
+        put = self.deps.artifacts.put
+        return {
+            "features": {
+                "tokens": [put(layer) for layer in features.patch_tokens],
+                "global": put(features.global_features),
+                "grid": list(features.grid),
+            }
+        }
+
+    @step
+    def localise(self, state: InspectionState) -> Update:
+        """AD Expert: anomaly_map, image_score, regions. Without references there is nothing to compare with."""
+        product = self._product(state)
+        if product is None:
+            return {"expert": {"regions": []}, "note": "no references"}
+        found = product.localise(self._features(state), self._rgb(state))
+        if "constant" in state["picture"]["flags"]:
+            return {"expert": {"regions": []}, "note": "constant picture"}
+        regions = views.original_regions(product.regions(found.anomaly_map), state["picture"])
+        put = self.deps.artifacts.put
+        return {
+            "expert": {
+                "anomaly_map": put(found.anomaly_map),
+                "patch_scores": put(found.patch_scores),
+                "regions": regions,
+                "peak_px": views.peak_of(found.anomaly_map),
+            },
+            "scores": {"whole": found.image_score},
+            "evidence": ev.region_evidence(regions),
+            "note": f"score {found.image_score:.4g}, {len(regions)} regions",
+        }
+
+    @step
+    def retrieve(self, state: InspectionState) -> Update:
+        """Q2K: key features of the whole picture against the lock features of the documents."""
+        return self._retrieve(state, image_part(self._features(state)), self.deps.settings.documents, exclude=())
+
+    # --- judging ----------------------------------------------------------------------------------------------------
+
+    @step
+    def classify(self, state: InspectionState) -> Update:
+        """Decision from all views so far; for a suspicious part also its type, and the pages about that type."""
+        product = self._product(state)
+        scores = state.get("scores", {})
+        if product is None or not scores:
+            return {"decision": {}, "defect_type": None}
+        decision = product.calibration.decide(scores, self.deps.settings.false_alarm)
+        facts = {
+            "score": decision.score,
+            "threshold": decision.threshold,
+            "probability": decision.probability,
+            "p_value": decision.p_value,
+            "basis": decision.basis,
+            "references": len(product.calibration.scores),
+        }
+        update: Update = {"decision": facts, "evidence": ev.score_evidence(facts, scores), "defect_type": None}
+        if decision.score is None or decision.threshold is None or decision.score >= 0.5 * decision.threshold:
+            self._name_type(state, product, update)
+        return update
+
+    def _name_type(self, state: InspectionState, product: ProductModel, update: Update) -> None:
+        scores = self.deps.artifacts.get(state["expert"]["patch_scores"])
+        kind = product.name_type(self._features(state), scores)
+        if kind is None:
+            return
+        update["defect_type"] = kind
+        update["evidence"] = {**update["evidence"], **ev.type_evidence(kind)}
+        known = state.get("documents", {})
+        pages = self.deps.knowledge.documents_about(kind["name"], product.name) if kind["name"] != "unknown" else ()
+        have = {document["doc_id"] for document in known.values()}
+        fresh = [(page, None) for page in pages[:2] if page.doc_id not in have]
+        documents = ev.document_records(fresh, first=len(known) + 1)
+        update["documents"] = documents
+        update["evidence"] = {**update["evidence"], **ev.document_evidence(documents)}
+
+    @step
+    def reason(self, state: InspectionState) -> Update:
+        """Let the reasoner compose the report's words from the evidence."""
+        rgb = [self._rgb(state)]
+        reply = self.deps.reasoner.reason(ev.bundle(state, self.deps.settings, final=False), rgb, DraftReport)
+        ahead: Any = {**state, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json"), "fatal": False}
+        settings = self.deps.settings
+        if doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
+            reply = self.deps.reasoner.reason(ev.bundle(state, settings, final=True), rgb, DraftReport)
+        return {
+            "draft": reply.draft.model_dump(mode="json"),
+            "entropy": reply.entropy,
+            "entropy_source": reply.entropy_source,
+            "note": reply.draft.verdict.value,
+        }
+
+    @step
+    def verify(self, state: InspectionState) -> Update:
+        """Check every sentence against the evidence."""
+        bundle = ev.bundle(state, self.deps.settings, final=False)
+        checked = verify(DraftReport.model_validate(state["draft"]), bundle)
+        return {
+            "draft": checked.draft.model_dump(mode="json"),
+            "problems": [problem.text for problem in checked.problems],
+            "fatal": checked.fatal,
+            "note": f"{len(checked.problems)} contradictions" if checked.problems else "",
+        }
+
+    # --- more evidence ----------------------------------------------------------------------------------------------
+
+    def available(self, state: InspectionState) -> frozenset[str]:
+        """Actions for which this picture and product have the material."""
+        product = self._product(state)
+        if product is None or "peak_px" not in state.get("expert", {}):
+            return frozenset()
+        return frozenset(set(product.calibration.views) & {"zoom", "reference", "self_consistency"} | {"more_docs"})
+
+    @step
+    def zoom(self, state: InspectionState) -> Update:
+        """Look at the most suspicious place again at twice the resolution."""
+        return self._view("zoom", state)
+
+    @step
+    def reference(self, state: InspectionState) -> Update:
+        """Compare place by place with the most similar good references."""
+        return self._view("reference", state)
+
+    @step
+    def self_consistency(self, state: InspectionState) -> Update:
+        """Score slightly shifted and dimmed copies: a finding that depends on the pixel grid does not survive."""
+        return self._view("self_consistency", state)
+
+    @step
+    def more_docs(self, state: InspectionState) -> Update:
+        """Fetch pages not seen yet, with the suspicious area as the key."""
+        weights = self.deps.artifacts.get(state["expert"]["patch_scores"]).ravel()
+        key = image_part(self._features(state), np.asarray(weights, dtype=np.float32))
+        seen = tuple(document["doc_id"] for document in state.get("documents", {}).values())
+        return {**self._retrieve(state, key, MORE_DOCUMENTS, exclude=seen), "done": ["more_docs"]}
+
+    def _view(self, name: str, state: InspectionState) -> Update:
+        product = self._product(state)
+        assert product is not None  # noqa: S101  # available() offers views only for products
+        seen = views.VIEWS[name](product, self._rgb(state), self._features(state), tuple(state["expert"]["peak_px"]))
+        return {
+            "scores": {name: seen.score},
+            "evidence": ev.view_evidence(name, seen),
+            "done": [name],
+            "note": seen.note,
+        }
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def human(self, state: InspectionState) -> Update:
+        """Ask a person. Nothing happens before the interrupt: this node runs again from its top on resume."""
+        from langgraph.types import interrupt
+
+        answer = interrupt(ev.question_for_a_person(state))
+        return {"human": ev.checked_answer(answer)}
+
+    def report(self, state: InspectionState) -> Update:
+        """Compose the report; a failure becomes a report too."""
+        report = failure_report(state, self.deps) if state.get("error") else compose_report(state, self.deps)
+        return {"report": report.model_dump(mode="json")}
+
+    # --- what the steps share ---------------------------------------------------------------------------------------
+
+    def _product(self, state: InspectionState) -> ProductModel | None:
+        return self.deps.product(state.get("product"))
+
+    def _rgb(self, state: InspectionState) -> Any:
+        return self.deps.artifacts.get(state["picture"]["rgb"])
+
+    def _features(self, state: InspectionState) -> VisualFeatures:
+        get, refs = self.deps.artifacts.get, state["features"]
+        grid = (int(refs["grid"][0]), int(refs["grid"][1]))
+        return VisualFeatures(tuple(get(ref) for ref in refs["tokens"]), get(refs["global"]), grid)
+
+    def _retrieve(self, state: InspectionState, key: Any, k: int, exclude: tuple[str, ...]) -> Update:
+        product = state.get("product")
+        found = self.deps.knowledge.retrieve(
+            key,
+            " ".join(filter(None, (product, state.get("instruction")))),
+            product=product,
+            k=k,
+            mode=self.deps.settings.retrieval,
+            exclude=exclude,
+        )
+        pairs = list(zip(found.documents, found.similarities, strict=True))
+        documents = ev.document_records(pairs, first=len(state.get("documents", {})) + 1)
+        return {
+            "documents": documents,
+            "evidence": ev.document_evidence(documents),
+            "note": ", ".join(document["doc_id"] for document in documents.values()),
+        }

@@ -1,0 +1,126 @@
+"""The last step: the state becomes an InspectionReport."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from ..agent.schemas import (
+    Claim,
+    Evidence,
+    InspectionReport,
+    Region,
+    ReportError,
+    TraceStep,
+    Uncertainty,
+    Verdict,
+)
+from ..prompts import load_prompts
+from .evidence import defect_type
+from .state import InspectionState
+
+if TYPE_CHECKING:
+    from ..agent.inspector import InspectionDeps
+
+NO_REFERENCES = (
+    "No good references are known, so there is nothing to judge against. Enrol the product "
+    "(flawscope enroll PRODUCT good/*.jpg) or give references (--reference good.jpg); judging without references is "
+    "for the CLIP profiles."
+)
+CONSTANT = "The picture is one flat colour, so nothing can be inspected. Take it again."
+
+
+def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionReport:
+    """The report of an inspected picture.
+
+    Args:
+        state: after the last round.
+        deps: for the provenance.
+    """
+    draft, decision = state.get("draft", {}), state.get("decision", {})
+    verdict, reason = Verdict(draft.get("verdict", "REVIEW")), draft.get("verdict_reason", "")
+    if not state.get("scores"):
+        verdict, reason = Verdict.REVIEW, CONSTANT if "constant" in state["picture"]["flags"] else NO_REFERENCES
+    elif state.get("problems") and state.get("fatal"):
+        reason = " ".join([reason, "The verifier refused the draft: " + "; ".join(state["problems"]) + "."]).strip()
+    evidence = dict(state.get("evidence", {}))
+    human = state.get("human")
+    if human:
+        verdict, reason = Verdict(human["verdict"]), f"Decided by {human['by']}. {human['note']}".strip()
+        evidence["H1"] = Evidence(id="H1", kind="person", text=reason, source=human["by"]).model_dump(mode="json")
+    kind = state.get("defect_type") if verdict is not Verdict.OK else None
+    regions = state.get("expert", {}).get("regions", []) if verdict is not Verdict.OK else []
+    claims = [] if human and human["verdict"] != draft.get("verdict") else draft.get("claims", [])
+    said = {} if not claims else draft
+    return InspectionReport(
+        image=state["image"],
+        sha256=state["picture"]["sha256"],
+        product=state.get("product"),
+        verdict=verdict,
+        verdict_reason=reason,
+        image_score=state.get("scores", {}).get("whole") if decision.get("score") is None else decision["score"],
+        probability=decision.get("probability"),
+        threshold=decision.get("threshold"),
+        uncertainty=Uncertainty(
+            entropy=state.get("entropy"),
+            source=state.get("entropy_source") or "uncalibrated",
+            calibrated=decision.get("basis") == "conformal",
+            type_entropy=kind["entropy"] if kind else None,
+        ),
+        regions=tuple(Region.model_validate(region) for region in regions),
+        defect_type=defect_type(kind),
+        description=said.get("description", ""),
+        root_cause=said.get("root_cause", ""),
+        consequence=said.get("consequence", ""),
+        action=said.get("action", ""),
+        evidence=tuple(Evidence.model_validate(item) for item in evidence.values()),
+        claims=tuple(Claim.model_validate(claim) for claim in claims),
+        trace=_trace(state),
+        provenance=provenance(state, deps),
+    )
+
+
+def failure_report(state: InspectionState, deps: InspectionDeps) -> InspectionReport:
+    """The record of a picture that could not be inspected: REVIEW with its error, never a judgement."""
+    error = state["error"] or {}
+    return InspectionReport(
+        image=state["image"],
+        sha256=state.get("picture", {}).get("sha256"),
+        product=state.get("product"),
+        verdict=Verdict.REVIEW,
+        verdict_reason=error["message"],
+        uncertainty=Uncertainty(entropy=None, source="not inspected", calibrated=False),
+        trace=_trace(state),
+        provenance=provenance(state, deps),
+        error=ReportError(code=error["code"], message=error["message"], exit_code=error["exit_code"]),
+    )
+
+
+def _trace(state: InspectionState) -> tuple[TraceStep, ...]:
+    return tuple(TraceStep.model_validate(entry) for entry in state.get("trace", []))
+
+
+def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
+    """Everything needed to make this report again."""
+    try:
+        own = version("flawscope")
+    except PackageNotFoundError:
+        own = "not installed"
+    settings = deps.settings.model_dump(mode="json")
+    facts: dict[str, Any] = {
+        "flawscope": own,
+        "python": platform.python_version(),
+        "reasoner": deps.reasoner.name,
+        "prompts_sha256": load_prompts("report").sha256,
+        "settings": {key: {"value": settings[key], "origin": origin} for key, origin in deps.loaded.origins.items()},
+        "picture": state.get("picture", {}),
+        "problems": state.get("problems", []),
+    }
+    if not state.get("error"):
+        product = deps.product(state.get("product"))
+        facts["backbone"] = {"name": deps.backbone.name, "weights_sha256": deps.backbone.weights_sha256}
+        facts["knowledge"] = deps.knowledge.content_hash
+        facts["product"] = product.fingerprint if product else None
+        facts["decision"] = state.get("decision", {})
+    return facts

@@ -1,0 +1,65 @@
+"""Where an inspection goes next. Every action is taken at most once, so every run ends.
+
+The retry loop is the agent-level analogue of Reason-IAD's entropy-driven search: doubt about the answer decides whether
+more evidence is gathered. The paper's own mechanism optimises latent tokens inside the reasoner.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from ..agent.settings import Settings
+from .state import Action, InspectionState
+
+Next = Literal["zoom", "reference", "self_consistency", "more_docs", "human", "report"]
+TYPE_DOUBT = 0.5
+"""Normalised entropy of the type posterior above which further documents are worth a look."""
+
+
+def doubtful(state: InspectionState, settings: Settings) -> bool:
+    """Whether the decision needs more evidence: high entropy, or a draft that the verifier refuted."""
+    entropy = state.get("entropy")
+    return bool(state.get("fatal")) or (entropy is not None and entropy > settings.entropy_accept)
+
+
+def next_action(state: InspectionState, settings: Settings, available: frozenset[str]) -> Action | None:
+    """The next action that can add evidence, or None.
+
+    Args:
+        state: after a round of reasoning (or before it, with the previous round's draft).
+        settings: actions in order of preference, and the budget.
+        available: actions that this product has the material for.
+    """
+    if state.get("error") or state.get("entropy") is None:
+        return None  # without calibration no action can turn a score into a decision
+    taken = state.get("done", [])
+    if len(taken) >= settings.max_actions or time.time() - state["started"] > settings.time_budget_s:
+        return None
+    for action in settings.actions:
+        if action in taken or action not in available:
+            continue
+        if action == "more_docs":
+            if _type_doubtful(state):
+                return action
+        elif doubtful(state, settings):
+            return action
+    return None
+
+
+def _type_doubtful(state: InspectionState) -> bool:
+    """Further documents matter only for a defect whose type is open."""
+    kind = state.get("defect_type") or {}
+    entropy = kind.get("entropy")
+    return state.get("draft", {}).get("verdict") == "NG" and entropy is not None and entropy > TYPE_DOUBT
+
+
+def route(state: InspectionState, settings: Settings, available: frozenset[str]) -> Next:
+    """After verification: another round, a person, or the report."""
+    if state.get("error"):
+        return "report"
+    action = next_action(state, settings, available)
+    if action is not None:
+        return action
+    undecided = state.get("draft", {}).get("verdict") == "REVIEW"
+    return "human" if undecided and settings.ask_human else "report"

@@ -1,0 +1,82 @@
+"""The inspection graph's state: plain data only, so that any checkpointer can store it.
+
+Arrays (the picture, its features, the anomaly map) are in the artifact store; the state holds their references.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+Action = Literal["zoom", "reference", "self_consistency", "more_docs"]
+
+
+def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """Later rounds replace what has the same key and add the rest."""
+    return {**left, **right}
+
+
+class InspectionInput(TypedDict):
+    """What a caller sends.
+
+    Attributes:
+        image: path of the picture.
+        product: enrolled product, None when there is none.
+        instruction: what the engineer asks, may be empty.
+    """
+
+    image: str
+    product: NotRequired[str | None]
+    instruction: NotRequired[str]
+
+
+class InspectionState(InspectionInput):
+    """Everything a run knows.
+
+    Attributes:
+        picture: sha256, size_px, flags and the artifact reference ``rgb``.
+        features: artifact references ``tokens/0`` ... and the grid.
+        expert: references ``anomaly_map`` and ``patch_scores``, regions as dicts, threshold and basis.
+        scores: raw image score per view; a new view is new evidence.
+        documents: what was retrieved, by evidence id.
+        defect_type: the type comparison's answer.
+        evidence: by id.
+        draft: the reasoner's latest answer, verified.
+        decision: score, threshold, probability and basis from all views so far.
+        entropy: decision entropy of the latest round, None when uncalibrated.
+        entropy_source: where it comes from.
+        problems: what the verifier found in the latest round.
+        done: actions taken, each at most once.
+        trace: one entry per step.
+        started: time.time() of the start.
+        fatal: whether they refuted the verdict.
+        human: a person's decision.
+        error: set by the first failure; every later step then passes through.
+        report: the finished report.
+    """
+
+    picture: NotRequired[dict[str, Any]]
+    features: NotRequired[dict[str, Any]]
+    expert: NotRequired[dict[str, Any]]
+    scores: Annotated[dict[str, float], merge]
+    documents: Annotated[dict[str, Any], merge]
+    defect_type: NotRequired[dict[str, Any] | None]
+    evidence: Annotated[dict[str, Any], merge]
+    draft: NotRequired[dict[str, Any]]
+    decision: NotRequired[dict[str, Any]]
+    entropy: NotRequired[float | None]
+    entropy_source: NotRequired[str]
+    problems: NotRequired[list[str]]
+    fatal: NotRequired[bool]
+    done: Annotated[list[str], operator.add]
+    trace: Annotated[list[dict[str, Any]], operator.add]
+    started: NotRequired[float]
+    human: NotRequired[dict[str, Any] | None]
+    error: NotRequired[dict[str, Any] | None]
+    report: NotRequired[dict[str, Any]]
+
+
+class InspectionOutput(TypedDict):
+    """What a caller gets: the report as plain data (``InspectionReport.model_validate`` reads it)."""
+
+    report: dict[str, Any]
