@@ -112,6 +112,13 @@ def check_pixels(name: str, width_px: int, height_px: int, max_pixels: int) -> N
         )
 
 
+def alpha_share(samples: NDArray[Any], full: float) -> NDArray[np.float32]:
+    """Opacity in 0..1 from samples of which `full` means opaque; NaN counts as transparent."""
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        share = np.nan_to_num(samples.astype(np.float64) / full)
+    return np.clip(share, 0, 1).astype(np.float32)
+
+
 def decode_bytes(data: bytes, name: str, max_pixels: int) -> Decoded:
     """Decode the bytes of an image file.
 

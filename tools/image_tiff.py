@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..agent.errors import InputError
-from .image_decoders import DECODER_ERRORS, Decoded, check_pixels, from_pillow, lab_to_rgb, opener
+from .image_decoders import DECODER_ERRORS, Decoded, alpha_share, check_pixels, from_pillow, lab_to_rgb, opener
 
 _DEFLATE: Final = (8, 32946)
 _DEFLATE_RATIO: Final = 1032  # the most that one byte of a deflate stream can expand to
@@ -170,7 +170,7 @@ def _tiff_alpha(
         return None, straight
     flags.append("alpha")
     full = float(np.iinfo(samples.dtype).max) if samples.dtype.kind in "iu" else 1.0
-    alpha = np.clip(np.nan_to_num(samples[..., colours].astype(np.float32) / np.float32(full)), 0, 1)
+    alpha = alpha_share(samples[..., colours], full)
     if kind == 1 and samples.dtype.kind == "u":
         divided = straight / np.maximum(alpha, 1 / full)[..., None]
         straight = np.minimum(np.rint(divided), full).astype(samples.dtype)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..agent.errors import InputError
-from .image_decoders import Decoded, check_pixels, decode_bytes, decode_pil
+from .image_decoders import Decoded, alpha_share, check_pixels, decode_bytes, decode_pil
 from .image_formats import suffix_matches
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image"
@@ -260,7 +260,7 @@ def _decode_array(array: NDArray[Any], name: str, max_pixels: int) -> Decoded:
     alpha = None
     if samples.ndim == 3 and samples.shape[2] == 4:
         full = float(np.iinfo(samples.dtype).max) if samples.dtype.kind in "iu" else 1.0
-        alpha = np.clip(np.nan_to_num(samples[..., 3].astype(np.float32)) / np.float32(full), 0, 1)
+        alpha = alpha_share(samples[..., 3], full)
         samples = samples[..., :3]
         flags.append("alpha")
     elif samples.ndim == 2 or samples.shape[2] == 1:
@@ -359,7 +359,9 @@ def _levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     half_span = high / 2 - low / 2  # halves, because the span of two float64 may overflow
     if half_span <= 0:
         return np.full(values.shape, _MID_GREY, np.uint8)
-    finite = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    with np.errstate(invalid="ignore"):  # widening a signalling NaN raises the flag; it becomes low like any other
+        wide = values.astype(np.float64)
+    finite = np.nan_to_num(wide, nan=low, posinf=high, neginf=low)
     share = (np.clip(finite, low, high) / 2 - low / 2) / half_span
     return np.floor(share * 255 + 0.5).astype(np.uint8)
 

@@ -304,6 +304,15 @@ def test_not_a_number_and_infinity():
     assert np.isnan(image.raw[0, 0])
 
 
+def test_signalling_nan_raises_no_warning():
+    bits = np.full((60, 60, 4), np.float32(0.5).view(np.uint32))
+    bits[0, 0] = 0x7F800001
+    image = load_image(bits.view(np.float32), value_range=(0, 1))
+    assert image.rgb[0, 0].tolist() == [128] * 3  # its alpha is no number either: transparent
+    assert "nan" in image.meta.flags
+    assert load_image(np.full((60, 60, 4), 1e300), value_range=(0, 1)).rgb.min() == 255
+
+
 def test_extreme_floats_do_not_overflow():
     values = (np.linspace(-1, 1, 3600) * 1.7e308).reshape(60, 60)
     rgb = load_image(values).rgb
