@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from flawscope.tools.knowledge.q2k import SAMPLERS, Mode, Q2KSelection, kde_sample
+from flawscope.tools.knowledge.q2k import SAMPLERS, Mode, kde_sample
+from flawscope.tools.knowledge.selection import Q2KSelection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

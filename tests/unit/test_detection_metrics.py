@@ -184,7 +184,7 @@ def test_image_metrics_by_hand() -> None:
     scores, labels = [0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0]
     assert dm.image_auroc(scores, labels) == 0.75
     assert dm.image_average_precision(scores, labels) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert dm.image_f1_max(scores, labels) == (pytest.approx(0.8), 0.7)
+    assert dm.image_f1_max(scores, labels) == pytest.approx((0.8, 0.7))
 
 
 def test_calibration_by_hand() -> None:
@@ -207,7 +207,7 @@ def test_clopper_pearson_is_the_beta_quantile(successes: int, trials: int) -> No
     low, high = dm.clopper_pearson(successes, trials)
     expected_low = beta.ppf(0.025, successes, trials - successes + 1) if successes else 0.0
     expected_high = beta.ppf(0.975, successes + 1, trials - successes) if successes < trials else 1.0
-    assert (low, high) == (pytest.approx(expected_low), pytest.approx(expected_high))
+    assert (low, high) == pytest.approx((expected_low, expected_high))
 
 
 def test_clopper_pearson_edges() -> None:

@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,8 @@ def three_groups(seed: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     parts = [(0.80, 0.004, 12), (0.62, 0.006, 40), (0.35, 0.008, 28)]
     scores = np.concatenate([rng.normal(mean, spread, size) for mean, spread, size in parts])
-    return (scores - scores.mean()) / scores.std()
+    standard: NDArray[np.float64] = (scores - scores.mean()) / scores.std()
+    return standard
 
 
 # The mixture and the kernel density
@@ -332,9 +335,7 @@ def test_trace_is_plain_data() -> None:
         (([0.1], ["a"], 1, {"token_budget": 10, "token_counts": [1, 2]}), "token count"),
     ],
 )
-def test_arguments_that_make_no_sense(
-    arguments: tuple[list[float], list[str], int, dict[str, object]], message: str
-) -> None:
+def test_arguments_that_make_no_sense(arguments: tuple[Any, ...], message: str) -> None:
     scores, names, k, options = arguments
     with pytest.raises(ConfigError, match=message):
         q2k.kde_sample(scores, names, k, **options)
@@ -377,3 +378,13 @@ def test_registry_names_one_signature() -> None:
     chosen = {name: sample(scores, names, 4, vectors=vectors) for name, sample in q2k.SAMPLERS.items()}
     assert set(chosen) == {"relevance", "paper", "top_k", "mmr", "uniform_per_cluster"}
     assert all(selection.trace["sampler"] == name for name, selection in chosen.items())
+
+
+def test_the_example_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "q2k.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    *setup, call = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(setup), names)
+    expression, expected = call.split("  # ")
+    assert eval(expression, names) == eval(expected)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _EMPTY_MASS = 10.0 * float(np.finfo(np.float64).eps)  # keeps the mean of an empty component defined
-_PATIENCE = 10.0  # a start that needs more such steps to catch up with the best one is not waited for
+_PATIENCE = 100.0  # a start that needs more such steps to catch up with the best one is not waited for
 _SHIFT = np.arange(8.0)
 _LOG_2 = math.log(2.0)
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -135,7 +135,7 @@ def fit_mixture(
         reg_variance: added to each component's variance, in the unit of the values squared.
         max_iter: upper limit of iterations, at least 1.
         tol: a start has converged when its bound moves by less (nats over all values); the others are given up when
-            ten more of their steps would not reach the best bound.
+            a hundred more of their steps would not reach the best bound.
         growth: factor by which the update is lengthened while the bound keeps rising (adaptive over-relaxation,
             Salakhutdinov & Roweis 2003, which halves the iterations); 1 gives the textbook updates.
 
