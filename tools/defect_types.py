@@ -29,9 +29,9 @@ Method = Literal["lda", "cosine"]
 SHRINKAGE = 0.6  # share of the identity in the covariance
 SCALE_FLOOR = 0.1  # of the mean standard deviation: a dimension that hardly varies must not be blown up
 COSINE_TEMPERATURE = 0.05
-KNOWN_QUANTILE = 0.95  # of the left-out examples are nearer to a centroid than where unknown reaches one half
+KNOWN_QUANTILE = .90  # of the left-out examples are less strange than where unknown reaches one half
 SINGLE_EXAMPLE_TRUST = 0.5  # share of its posterior that a type with one example keeps; the rest is unknown
-MIN_SOFTNESS = 0.1  # of the step from known to unknown, in log distance
+MIN_SOFTNESS = 0.1  # of the step from known to unknown, in log strangeness
 FORMAT_VERSION = 1
 _TEMPERATURES = np.geomspace(1e-3, 10.0, 41)
 
@@ -50,8 +50,8 @@ class TypeModel:
         gains: (R,) what those directions are multiplied by; all others stay as they are.
         centroids: (C, K) in the transformed space.
         temperature: of the softmax over distances.
-        unknown_at: distance to the nearest centroid at which unknown has one half.
-        softness: width of the step from known to unknown, in log distance.
+        unknown_at: strangeness at which unknown has one half.
+        softness: width of the step from known to unknown, in log strangeness.
     """
 
     names: tuple[str, ...]
@@ -120,7 +120,8 @@ class TypeModel:
         """
         distances = self.distances(feature)
         trust = np.where(self.counts < 2, SINGLE_EXAMPLE_TRUST, 1.0)
-        known = 1.0 - _sigmoid((_log(distances.min()) - _log(self.unknown_at)) / self.softness)
+        strange = float(_strangeness(distances[None])[0])
+        known = 1.0 - _sigmoid((_log(strange) - _log(self.unknown_at)) / self.softness)
         shares = _softmax(-distances / self.temperature) * trust * known
         pairs = [*zip(self.names, shares.tolist(), strict=True), (UNKNOWN, max(0.0, 1.0 - float(shares.sum())))]
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
@@ -245,6 +246,18 @@ def _distances(model: TypeModel, query: NDArray[np.float64]) -> NDArray[np.float
     return squared
 
 
+def _strangeness(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How badly queries fit all types: (L, C) distances to (L,).
+
+    The nearest distance, discounted when the second nearest is much farther: a query between two types is stranger
+    than one that is as far from its type but clearly of it.
+    """
+    if distances.shape[1] == 1:
+        return distances[:, 0]
+    ordered = np.sort(distances, axis=1)
+    return ordered[:, 0] ** 2 / np.maximum(ordered[:, 1], 1e-12)
+
+
 def _leave_one_out(
     x: NDArray[np.float64], y: NDArray[np.str_], method: Method, names: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -276,18 +289,18 @@ def _calibrate_temperature(left_out: NDArray[np.float64], known: NDArray[np.int6
 
 
 def _calibrate_unknown(left_out: NDArray[np.float64], known: NDArray[np.int64], base: TypeModel) -> tuple[float, float]:
-    """Where unknown reaches one half, and how soft the step is, from the left-out distances."""
+    """Where unknown reaches one half, and how soft the step is, from the left-out examples."""
     if len(known) == 0:
         gaps = ((base.centroids[:, None] - base.centroids[None]) ** 2).mean(axis=2)[
             ~np.eye(len(base.names), dtype=bool)
         ]
-        return (float(gaps.min()) / 4 if gaps.size else 1.0) or 1e-12, 1.0  # half way, in squared distance a quarter
-    nearest = left_out.min(axis=1)
-    order = np.argsort(nearest, kind="stable")
+        return (float(gaps.min()) / 4 if gaps.size else 1.0) or 1e-12, 1.0  # half way: a quarter when squared
+    strange = _strangeness(left_out)
+    order = np.argsort(strange, kind="stable")
     weights = (1.0 / base.counts[known])[order]
     reached = np.cumsum(weights) / weights.sum()
-    at = float(nearest[order][min(int(np.searchsorted(reached, KNOWN_QUANTILE)), len(order) - 1)])
-    middle = float(nearest[order][min(int(np.searchsorted(reached, 0.5)), len(order) - 1)])
+    at = float(strange[order][min(int(np.searchsorted(reached, KNOWN_QUANTILE)), len(order) - 1)])
+    middle = float(strange[order][min(int(np.searchsorted(reached, 0.5)), len(order) - 1)])
     softness = (_log(at) - _log(middle)) / 3  # at the median example unknown keeps 5%: sigmoid(-3)
     return max(at, 1e-12), max(softness, MIN_SOFTNESS)
 
