@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from ...agent.errors import KnowledgeError
 from . import drawings_boards as boards
@@ -148,5 +147,17 @@ def _levels(picture: Picture) -> NDArray[np.uint8]:
 
 def _visible_difference(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> NDArray[np.bool_]:
     difference = np.abs(image.astype(np.int16) - clean.astype(np.int16)).max(axis=2) > _MEANINGFUL_LEVELS
-    closed = Image.fromarray(difference).convert("L").filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
-    return np.asarray(closed) > 0
+    return ~_dilated(~_dilated(difference, 2), 2)
+
+
+def _dilated(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Grow a mask by ``reach`` pixels to all sides; what lies beyond the border counts as empty."""
+    padded = np.pad(mask, reach)
+    height, width = mask.shape
+    wide = np.zeros((height + 2 * reach, width), dtype=bool)
+    for shift in range(2 * reach + 1):
+        wide |= padded[:, shift : shift + width]
+    grown = np.zeros_like(mask)
+    for shift in range(2 * reach + 1):
+        grown |= wide[shift : shift + height]
+    return grown

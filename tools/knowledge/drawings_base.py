@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Field = NDArray[np.float32]
 Picture = NDArray[np.float32]
+Numbers = NDArray[np.floating[Any]]
 Point = tuple[float, float]
 Colour = tuple[float, float, float]
 
@@ -62,9 +65,11 @@ def fractal_noise(
 def cellular(rng: np.random.Generator, size: int, cells: int) -> Field:
     """Return the distance to the nearest border between random cells, in units of a cell (Worley's F2 - F1)."""
     seeds = rng.uniform(0.05, 0.95, (cells + 2, cells + 2, 2)).astype(np.float32)
-    axis = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size)
+    # distances bend slowly, so a coarser field enlarged is as good and takes a third of the time
+    coarse = max(size * 5 // 8, 2 * cells)
+    axis = (np.arange(coarse, dtype=np.float32) + 0.5) * np.float32(cells / coarse)
     column = np.floor(axis).astype(np.intp)
-    nearest = np.full((size, size), 9.0, dtype=np.float32)
+    nearest = np.full((coarse, coarse), 9.0, dtype=np.float32)
     second = nearest.copy()
     for dy in (0, 1, 2):
         for dx in (0, 1, 2):
@@ -74,14 +79,14 @@ def cellular(rng: np.random.Generator, size: int, cells: int) -> Field:
             distance = in_x * in_x + in_y * in_y
             np.minimum(second, np.maximum(nearest, distance), out=second)
             np.minimum(nearest, distance, out=nearest)
-    border: Field = np.sqrt(second) - np.sqrt(nearest)
-    return border
+    return resized(np.sqrt(second) - np.sqrt(nearest), size)
 
 
-def smooth_step(field: Field, edge: float, softness: float) -> Field:
+def smooth_step(field: Numbers, edge: float, softness: float) -> Field:
     """Return 0 below ``edge``, 1 above, with a soft transition of the width ``softness``."""
     t = np.clip((field - np.float32(edge)) / np.float32(max(softness, 1e-4)) + np.float32(0.5), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    step: Field = (t * t * (3 - 2 * t)).astype(np.float32)
+    return step
 
 
 def blob(
@@ -109,7 +114,7 @@ def elliptic_distance(size: int, centre: Point, aspect: float = 1.0, angle: floa
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     along = (dx * np.float32(np.cos(angle)) + dy * np.float32(np.sin(angle))) / np.float32(aspect)
     across = dy * np.float32(np.cos(angle)) - dx * np.float32(np.sin(angle))
-    distance: Field = np.hypot(along, across)
+    distance: Field = np.sqrt(along * along + across * across)  # a third of the time of hypot
     return distance
 
 
@@ -143,7 +148,7 @@ def strokes(
     draw = ImageDraw.Draw(canvas)
     for points, width, (first, last) in lines:
         count = max(len(points) - 1, 1)
-        for index, (here, there) in enumerate(zip(points[:-1], points[1:], strict=True)):
+        for index, (here, there) in enumerate(pairwise(points)):
             t = (index + 0.5) / count
             share = min(1.0, first + (1 - first) * 4 * t, last + (1 - last) * 4 * (1 - t))
             pixels = max(1, round(width * share * big))
@@ -177,6 +182,12 @@ def box(centre: Point, width: float, height: float, angle: float = 0.0) -> list[
     return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in halves]
 
 
+def ring(centre: Point, radius: float, corners: int = 48) -> list[Point]:
+    """Return a circle as corners of a polygon, for drawing many at once."""
+    turns = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return [(float(centre[0] + radius * np.cos(t)), float(centre[1] + radius * np.sin(t))) for t in turns]
+
+
 def disc(size: int, centre: Point, radius: float, *, softness: float = 0.006) -> Field:
     """Return the coverage of a round disc."""
     return smooth_step(radius - elliptic_distance(size, centre), 0.0, softness)
@@ -189,38 +200,45 @@ def _reduced(canvas: Image.Image, size: int, blur: float) -> Field:
     return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
-def blurred(field: Field, radius: float) -> Field:
+def blurred(field: Numbers, radius: float) -> Field:
     """Return a coverage or picture in [0, 1], blurred by ``radius`` in units of the side (8-bit precision)."""
     pixels = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8))
     softened = pixels.filter(ImageFilter.GaussianBlur(radius * field.shape[0]))
     return np.asarray(softened, dtype=np.float32) / np.float32(255)
 
 
-def relief(height: Field, strength: float = 1.0) -> Field:
+def relief(height: Numbers, strength: float = 1.0) -> Field:
     """Return the light on a height field (heights in units of the side) from a lamp at the upper left, 0 if flat."""
-    dy, dx = np.gradient(height * np.float32(height.shape[0]))
+    dy, dx = np.gradient(height.astype(np.float32) * np.float32(height.shape[0]))
     # a flank that rises towards the lower right faces the lamp
     light: Field = np.clip((dx * 0.6 + dy * 0.8) * strength, -1.5, 1.5).astype(np.float32)
     return light
 
 
-def paint(picture: Picture, cover: Field, colour: Colour | Picture) -> Picture:
+def paint(picture: Picture, cover: Numbers, colour: Colour | Numbers) -> Picture:
     """Return the picture with a colour, or another picture, laid over it where ``cover`` is 1."""
+    rows, columns = cover.max(axis=1).nonzero()[0], cover.max(axis=0).nonzero()[0]
+    mixed = picture.copy()
+    if rows.size == 0:
+        return mixed
+    # most covers are small: only the box around them is worked on
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     over = np.asarray(colour, dtype=np.float32)
-    alpha = np.clip(cover, 0, 1)[:, :, None]
-    mixed: Picture = picture * (1 - alpha) + over * alpha
+    over = over[window] if over.ndim == 3 else over
+    alpha = np.clip(cover[window], 0, 1)[:, :, None]
+    mixed[window] = picture[window] * (1 - alpha) + over * alpha
     return mixed
 
 
-def shade(picture: Picture, change: Field) -> Picture:
+def shade(picture: Picture, change: Numbers) -> Picture:
     """Return the picture made lighter (> 0) or darker (< 0) by a relative change of its brightness."""
-    shaded: Picture = picture * (1 + change)[:, :, None]
+    shaded: Picture = picture * (1 + change.astype(np.float32))[:, :, None]
     return shaded
 
 
-def add_light(picture: Picture, light: Field) -> Picture:
+def add_light(picture: Picture, light: Numbers) -> Picture:
     """Return the picture with white light added, as a reflection adds it."""
-    lit: Picture = picture + light[:, :, None]
+    lit: Picture = picture + light.astype(np.float32)[:, :, None]
     return lit
 
 

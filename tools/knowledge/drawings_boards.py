@@ -16,19 +16,18 @@ from .drawings_base import (
     blurred,
     box,
     disc,
-    elliptic_distance,
     fractal_noise,
     grid,
     paint,
     polygons,
     relief,
-    resized,
     shade,
     smooth_step,
     speckle,
     stroke,
     strokes,
     walk,
+    warped,
 )
 from .drawings_materials import brushed_metal, lamp, light_plastic, weave
 
@@ -94,7 +93,7 @@ def open_circuit(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def edit(cover: Field, jog: float) -> Field:
         _, at = _spot(rng, jog)
-        gap = blob(rng, size, at, 0.026, ragged=0.3, softness=0.008, aspect=2.4, angle=float(rng.uniform(1.1, 2.0)))
+        gap = blob(rng, size, at, 0.030, ragged=0.12, softness=0.008, aspect=2.4, angle=float(rng.uniform(1.1, 2.0)))
         result: Field = cover * (1 - gap)
         return result
 
@@ -106,7 +105,7 @@ def mouse_bite(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def edit(cover: Field, jog: float) -> Field:
         _, (x, y) = _spot(rng, jog)
-        notch = blob(rng, size, (x, y - _WIDTH * 0.52), 0.034, ragged=0.25, softness=0.008, aspect=1.3)
+        notch = blob(rng, size, (x, y - _WIDTH * 0.52), 0.036, ragged=0.12, softness=0.008, aspect=1.3)
         result: Field = cover * (1 - notch)
         return result
 
@@ -118,8 +117,8 @@ def spur(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def edit(cover: Field, jog: float) -> Field:
         _, (x, y) = _spot(rng, jog)
-        thorn = walk(rng, (x, y), float(rng.uniform(1.2, 1.9)), _WIDTH / 2 + 0.062, jitter=0.25, steps=8)
-        return np.maximum(cover, stroke(size, thorn, 0.036, taper=(1.6, 0.25)))
+        thorn = walk(rng, (x, y), float(rng.uniform(1.2, 1.9)), _WIDTH / 2 + 0.07, jitter=0.25, steps=8)
+        return np.maximum(cover, stroke(size, thorn, 0.050, taper=(1.0, 0.35)))
 
     return _board(rng, size, variant, edit)
 
@@ -129,7 +128,7 @@ def spurious_copper(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def edit(cover: Field, jog: float) -> Field:
         _, (x, y) = _spot(rng, jog)
-        island = blob(rng, size, (x, y + 0.0825), 0.024, ragged=0.3, softness=0.008, aspect=1.7)
+        island = blob(rng, size, (x, y + 0.0825), 0.027, ragged=0.15, softness=0.008, aspect=1.7)
         return np.maximum(cover, island)
 
     return _board(rng, size, variant, edit)
@@ -140,7 +139,7 @@ def pinhole(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def edit(cover: Field, jog: float) -> Field:
         _, at = _spot(rng, jog)
-        opening = blob(rng, size, at, 0.015, ragged=0.3, softness=0.008, aspect=1.4, angle=float(rng.uniform(0, 3)))
+        opening = blob(rng, size, at, 0.017, ragged=0.15, softness=0.008, aspect=1.4, angle=float(rng.uniform(0, 3)))
         result: Field = cover * (1 - opening)
         return result
 
@@ -153,18 +152,18 @@ def cold_solder(rng: np.random.Generator, size: int, variant: int) -> Pair:
     board = np.broadcast_to(np.asarray(mask_colour, np.float32), (size, size, 3))
     board = shade(board, lamp(rng, size) + speckle(rng, size, 0.03))
     pitch, radius = 0.31, 0.115
-    seats = [(0.19 + pitch * c, 0.19 + pitch * r) for r in range(3) for c in range(3)]
-    bad = int(rng.integers(9))
-
-    def good(picture: Picture, at: Point) -> Picture:
-        distance = elliptic_distance(size, at) / np.float32(radius)
-        height = (0.09 * np.clip(1 - distance, 0, 1) ** 1.6).astype(np.float32)
-        picture = paint(picture, disc(size, at, radius * 1.1), (0.78, 0.62, 0.36))
-        metal = shade(np.full_like(picture, 0.62), np.clip(relief(height, 0.42), -0.7, 0.55))
-        picture = paint(picture, disc(size, at, radius), metal)
-        glint = disc(size, (at[0] - 0.035, at[1] - 0.04), 0.016, softness=0.015)
-        picture = add_light(picture, 0.4 * glint)
-        return paint(picture, disc(size, at, 0.026), (0.80, 0.80, 0.79))
+    bad = (0.19 + pitch * int(rng.integers(3)), 0.19 + pitch * int(rng.integers(3)))
+    x, y = grid(size)
+    # distance to the nearest of the nine joints, which stand in a square pattern
+    in_x, in_y = ((axis - 0.19 + pitch / 2) % pitch - pitch / 2 for axis in (x, y))
+    distance = np.sqrt(in_x**2 + in_y**2)
+    height = (0.09 * np.clip(1 - distance / radius, 0, 1) ** 1.6).astype(np.float32)
+    clean = paint(board, smooth_step(radius * 1.1 - distance, 0.0, 0.006), (0.78, 0.62, 0.36))
+    metal = shade(np.full_like(clean, 0.62), np.clip(relief(height, 0.42), -0.7, 0.55))
+    clean = paint(clean, smooth_step(radius - distance, 0.0, 0.006), metal)
+    glint = np.sqrt((in_x + 0.035) ** 2 + (in_y + 0.04) ** 2)
+    clean = add_light(clean, 0.4 * smooth_step(0.016 - glint, 0.0, 0.015))
+    clean = paint(clean, smooth_step(0.026 - distance, 0.0, 0.006), (0.80, 0.80, 0.79))
 
     def dull(picture: Picture, at: Point) -> Picture:
         picture = paint(picture, disc(size, at, radius * 1.1), (0.70, 0.50, 0.28))
@@ -177,11 +176,8 @@ def cold_solder(rng: np.random.Generator, size: int, variant: int) -> Pair:
         picture = paint(picture, disc(size, at, 0.040, softness=0.012), (0.10, 0.09, 0.08))
         return paint(picture, disc(size, at, 0.026), (0.66, 0.65, 0.62))
 
-    picture = board
-    for index, seat in enumerate(seats):
-        if index != bad:
-            picture = good(picture, seat)
-    return good(picture, seats[bad]), dull(picture, seats[bad])
+    bare = paint(clean, disc(size, bad, radius * 1.25), board)
+    return clean, dull(bare, bad)
 
 
 # --- print ----------------------------------------------------------------------------------------
@@ -265,11 +261,10 @@ def broken_yarn(rng: np.random.Generator, size: int, variant: int) -> Pair:
     gap = stroke(size, [(column, begin), (column, 1.05)], 0.022, blur=0.0015)
     rungs = 0.75 + 0.25 * np.sin(y * np.float32(2 * np.pi * yarns))
     image = shade(image, (-0.85 * gap * rungs).astype(np.float32))
-    fibres = [
-        (walk(rng, (column, begin), float(np.pi / 2 + rng.uniform(-0.9, 0.9)), float(rng.uniform(0.05, 0.12)), jitter=0.3,
-              steps=10), 0.004, (1.0, 0.5))
-        for _ in range(7)
-    ]  # fmt: skip
+    fibres = []
+    for _ in range(7):
+        heading, length = float(np.pi / 2 + rng.uniform(-0.9, 0.9)), float(rng.uniform(0.05, 0.12))
+        fibres.append((walk(rng, (column, begin), heading, length, jitter=0.3, steps=10), 0.004, (1.0, 0.5)))
     return clean, paint(image, 0.9 * strokes(size, fibres), (0.86, 0.84, 0.78))
 
 
@@ -287,7 +282,7 @@ def weave_fault(rng: np.random.Generator, size: int, variant: int) -> Pair:
 def texture_change(rng: np.random.Generator, size: int, variant: int) -> Pair:
     """The same goods with another grain over the whole view: skewed cloth, turned brushing, flatter streaks."""
     again = _seeded(rng)
-    x, y = grid(size)
+    x, _ = grid(size)
     if variant % 3 == 0:
         skew = (7.0 * (x - 0.5)).astype(np.float32)
         return weave(again(), size), weave(again(), size, shift_v=skew, yarns=34.0, twill=True)
@@ -297,9 +292,12 @@ def texture_change(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def streaks(slope: float, length: float) -> Picture:
         source = again()
-        noise = fractal_noise(source, size, 44, 2, (length, 1.0))
-        tilted = np.stack([np.roll(noise[:, k], -round(slope * k)) for k in range(size)], axis=1)
-        tone = 0.5 + 0.13 * tilted + speckle(source, size, 0.05) + 0.03 * resized(source.standard_normal((4, 4)), size)
+        # sheared in a field twice as large, so that no border of the noise comes into view
+        noise = fractal_noise(source, 2 * size, 200, 2, (length, 1.0))[:, :, None]
+        wide_x, wide_y = grid(2 * size)
+        sheared = warped(noise, 0 * wide_y, (slope * (wide_x - 0.5)).astype(np.float32))
+        tilted = sheared[size // 2 : size // 2 + size, size // 2 : size // 2 + size, 0]
+        tone = 0.5 + 0.13 * tilted + speckle(source, size, 0.05)
         return np.repeat(tone[:, :, None], 3, axis=2).astype(np.float32)
 
-    return streaks(0.6, 0.25), streaks(0.15, 0.5)
+    return streaks(0.55, 0.2), streaks(0.12, 0.45)

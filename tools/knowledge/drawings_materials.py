@@ -28,8 +28,7 @@ def lamp(rng: np.random.Generator, size: int, strength: float = 0.12) -> Field:
     angle = rng.uniform(np.pi * 0.9, np.pi * 1.6)
     slope = (x - 0.5) * np.float32(np.cos(angle)) + (y - 0.5) * np.float32(np.sin(angle))
     fall_off = (x - 0.5) ** 2 + (y - 0.5) ** 2
-    light: Field = np.float32(strength) * slope - np.float32(0.25) * fall_off
-    return light
+    return (np.float32(strength) * slope - np.float32(0.25) * fall_off).astype(np.float32)
 
 
 def _surface(rng: np.random.Generator, size: int, colour: Colour, texture: Field, grain: float = 0.015) -> Picture:

@@ -21,6 +21,7 @@ from .drawings_base import (
     polygon,
     polygons,
     relief,
+    ring,
     shade,
     smooth_step,
     speckle,
@@ -102,12 +103,13 @@ def broken(rng: np.random.Generator, size: int, variant: int) -> Pair:
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     shift_x = (dx * cos + dy * sin + 0.75 - x).astype(np.float32)
     shift_y = (dy * cos - dx * sin + 0.5 - y).astype(np.float32)
-    right = np.clip(warped(right[:, :, None], shift_x, shift_y)[:, :, 0], 0, 1)
     fresh = shade(np.clip(0.5 * part + 0.42, 0, 1), 0.15 * fractal_noise(rng, size, 50, 2))
     clean = _lay(bench, part, whole)
     near_break = stroke(size, line, 0.022)
-    image = _lay(bench, paint(part, 0.8 * near_break, fresh), left)
-    return clean, _lay(image, warped(paint(part, 0.8 * near_break, fresh), shift_x, shift_y), right)
+    snapped = paint(part, 0.8 * near_break, fresh)
+    moved = warped(np.dstack([snapped, right]), shift_x, shift_y)
+    image = _lay(bench, snapped, left)
+    return clean, _lay(image, moved[:, :, :3], np.clip(moved[:, :, 3], 0, 1))
 
 
 def burr(rng: np.random.Generator, size: int, variant: int) -> Pair:
@@ -171,42 +173,41 @@ def swelling(rng: np.random.Generator, size: int, variant: int) -> Pair:
 # --- assemblies -----------------------------------------------------------------------------------
 
 
-def _place(picture: Picture, kind: str, at: Point, angle: float = 0.0) -> Picture:
-    """Put one component on an assembly; kinds are 'ic', 'resistor', 'screw' and 'pill'."""
+Placed = tuple[Point, float]
+
+
+def _place(picture: Picture, kind: str, components: list[Placed]) -> Picture:
+    """Put components on an assembly, each at a place and an angle; kinds are 'ic', 'resistor', 'screw' and 'pill'."""
     size = picture.shape[0]
     if kind in {"screw", "pill"}:
-        radius = 0.062
-        cover = disc(size, at, radius)
-        picture = shade(picture, -0.45 * disc(size, (at[0] + 0.012, at[1] + 0.016), radius, softness=0.03))
-        distance = elliptic_distance(size, at) / np.float32(radius)
-        dome = np.clip(relief((0.02 * np.clip(1 - distance**3, 0, 1)).astype(np.float32), 0.5), -0.4, 0.4)
+        cover = polygons(size, [ring(at, 0.062) for at, _ in components])
+        picture = shade(picture, -0.55 * np.roll(blurred(cover, 0.012), (5, 4), (0, 1)))
+        dome = np.clip(relief(0.03 * blurred(cover, 0.010), 0.7), -0.45, 0.3)
         tone: Colour = (0.66, 0.66, 0.64) if kind == "screw" else (0.93, 0.92, 0.88)
         picture = paint(picture, cover, shade(np.broadcast_to(np.asarray(tone, np.float32), picture.shape), dome))
-        slots = [box(at, 0.085, 0.016, angle), box(at, 0.085, 0.016, angle + np.pi / 2)]
-        slot = polygons(size, slots[: 2 if kind == "screw" else 1])
-        return paint(picture, slot * (0.85 if kind == "screw" else 0.35), (0.16, 0.16, 0.16))
+        turns = (0.0, np.pi / 2) if kind == "screw" else (0.0,)
+        slots = polygons(size, [box(at, 0.085, 0.016, angle + turn) for at, angle in components for turn in turns])
+        return paint(picture, slots * (0.85 if kind == "screw" else 0.35), (0.16, 0.16, 0.16))
     long, wide = (0.20, 0.13) if kind == "ic" else (0.12, 0.055)
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
-    metal: list[list[Point]] = []
+
+    def turned(placed: Placed, along: float, across: float) -> Point:
+        (x, y), angle = placed
+        cos, sin = float(np.cos(angle)), float(np.sin(angle))
+        return x + along * cos - across * sin, y + along * sin + across * cos
+
     if kind == "ic":
-        for k in range(4):
-            for end in (-1, 1):
-                along, across = (-0.066 + 0.044 * k), end * (wide / 2 + 0.012)
-                metal.append(
-                    box((at[0] + along * cos - across * sin, at[1] + along * sin + across * cos), 0.018, 0.034, angle)
-                )
+        ends = [(-0.066 + 0.044 * k, side * (wide / 2 + 0.012), 0.018, 0.034) for k in range(4) for side in (-1, 1)]
     else:
-        metal = [box((at[0] + e * 0.05 * cos, at[1] + e * 0.05 * sin), 0.03, wide, angle) for e in (-1, 1)]
-    body = polygon(size, box(at, long, wide, angle))
-    ends = polygons(size, metal)
-    shadow = np.roll(blurred(np.maximum(body, ends), 0.007), (5, 4), (0, 1))
-    picture = shade(picture, -0.5 * shadow)
+        ends = [(side * 0.05, 0.0, 0.03, wide) for side in (-1, 1)]
+    metal = polygons(size, [box(turned(p, u, v), w, h, p[1]) for p in components for u, v, w, h in ends])
+    body = polygons(size, [box(p[0], long, wide, p[1]) for p in components])
+    picture = shade(picture, -0.5 * np.roll(blurred(np.maximum(body, metal), 0.007), (5, 4), (0, 1)))
     picture = paint(picture, body, (0.09, 0.09, 0.10))
-    picture = paint(picture, ends, (0.78, 0.78, 0.76))
+    picture = paint(picture, metal, (0.78, 0.78, 0.76))
     picture = shade(picture, (0.5 * body * relief(0.01 * blurred(body, 0.004), 1.0)).astype(np.float32))
     if kind == "ic":
-        dot = (at[0] + -0.075 * cos + 0.035 * sin, at[1] - 0.075 * sin - 0.035 * cos)
-        picture = paint(picture, disc(size, dot, 0.010), (0.45, 0.45, 0.45))
+        dots = polygons(size, [ring(turned(p, -0.075, -0.035), 0.010) for p in components])
+        picture = paint(picture, dots, (0.45, 0.45, 0.45))
     return picture
 
 
@@ -227,19 +228,15 @@ def _assembly(rng: np.random.Generator, size: int, variant: int) -> tuple[Pictur
         for r in range(rows)
         for c in range(columns)
     ]
-    for seat in seats:
-        if kind in {"screw", "pill"}:
-            hollow = disc(size, seat, 0.032 if kind == "screw" else 0.075, softness=0.012)
-            carrier = shade(carrier, -(0.85 if kind == "screw" else 0.16) * hollow)
-            continue
-        reach = 0.077 if kind == "ic" else 0.052
-        places = (
-            [(-0.066 + 0.044 * k, e * reach) for k in range(4) for e in (-1, 1)]
-            if kind == "ic"
-            else [(-reach, 0), (reach, 0)]
-        )
-        pads = [box((seat[0] + px, seat[1] + py), 0.024 if kind == "ic" else 0.045, 0.046) for px, py in places]
-        carrier = paint(carrier, polygons(size, pads), (0.80, 0.70, 0.42))
+    if kind in {"screw", "pill"}:
+        hollows = polygons(size, [ring(seat, 0.032 if kind == "screw" else 0.075) for seat in seats], blur=0.003)
+        return shade(carrier, -(0.85 if kind == "screw" else 0.16) * hollows), kind, seats
+    if kind == "ic":
+        places, wide = [(-0.066 + 0.044 * k, side * 0.077) for k in range(4) for side in (-1, 1)], 0.024
+    else:
+        places, wide = [(-0.052, 0.0), (0.052, 0.0)], 0.045
+    pads = [box((x + along, y + across), wide, 0.046) for x, y in seats for along, across in places]
+    carrier = paint(carrier, polygons(size, pads), (0.80, 0.70, 0.42))
     return carrier, kind, seats
 
 
@@ -247,25 +244,20 @@ def missing_part(rng: np.random.Generator, size: int, variant: int) -> Pair:
     """One seat of an assembly is empty."""
     carrier, kind, seats = _assembly(rng, size, variant)
     gone = int(rng.integers(len(seats)))
-    picture = carrier
-    for index, seat in enumerate(seats):
-        if index != gone:
-            picture = _place(picture, kind, seat)
-    return _place(picture, kind, seats[gone]), picture
+    fitted = [(seat, 0.0) for seat in seats]
+    return _place(carrier, kind, fitted), _place(carrier, kind, fitted[:gone] + fitted[gone + 1 :])
 
 
 def misplacement(rng: np.random.Generator, size: int, variant: int) -> Pair:
     """One component of an assembly sits beside its seat, turned."""
     carrier, kind, seats = _assembly(rng, size, variant)
     moved = len(seats) // 2
-    picture = carrier
-    for index, seat in enumerate(seats):
-        if index != moved:
-            picture = _place(picture, kind, seat)
-    at = seats[moved]
+    x, y = seats[moved]
     away = rng.choice([-1, 1], 2) * rng.uniform(0.05, 0.075, 2)
     turned = float(rng.choice([-1, 1]) * rng.uniform(0.4, 0.9))
-    return _place(picture, kind, at), _place(picture, kind, (float(at[0] + away[0]), float(at[1] + away[1])), turned)
+    fitted = [(seat, 0.0) for seat in seats]
+    displaced = [*fitted[:moved], *fitted[moved + 1 :], ((float(x + away[0]), float(y + away[1])), turned)]
+    return _place(carrier, kind, fitted), _place(carrier, kind, displaced)
 
 
 def bent(rng: np.random.Generator, size: int, variant: int) -> Pair:

@@ -48,7 +48,7 @@ def crack(rng: np.random.Generator, clean: Picture) -> Picture:
         branch = walk(rng, main[at], float(angle + turn), rng.uniform(0.1, 0.35), jitter=0.6, steps=25)
         lines.append((branch, 0.006, (1.0, 0.1)))
     cover = strokes(size, lines, blur=0.0007)
-    return _opened(clean, cover * np.clip(0.85 + 0.2 * fractal_noise(rng, size, 30, 2), 0.4, 1))
+    return _opened(clean, 1.1 * cover * np.clip(0.85 + 0.2 * fractal_noise(rng, size, 30, 2), 0.4, 1))
 
 
 def crazing(rng: np.random.Generator, clean: Picture) -> Picture:
@@ -162,7 +162,6 @@ def delamination(rng: np.random.Generator, clean: Picture) -> Picture:
     below = np.asarray((0.60, 0.58, 0.54) if tone < 0.5 else (0.36, 0.31, 0.28), dtype=np.float32)
     base = np.broadcast_to(below, clean.shape) * (1 + 0.10 * fractal_noise(rng, size, 40, 3))[:, :, None]
     picture = paint(clean, bare, base.astype(np.float32))
-    x, y = grid(size)
     shadow = bare * (1 - np.roll(bare, (5, 4), (0, 1)))
     lip = np.exp(-(((field + 0.010) / 0.007) ** 2)) * (1 - bare)
     facing = 0.55 + 0.45 * np.sign(relief(blurred(1 - bare, 0.01), 1.0))

@@ -46,13 +46,13 @@ def _tone(picture: Picture) -> float:
 def scratch(rng: np.random.Generator, clean: Picture) -> Picture:
     """One long score with a lit lip, and one or two faint companions."""
     size = clean.shape[0]
-    angle = rng.uniform(-0.9, 0.9) + (np.pi if rng.random() < 0.5 else 0.0)
+    angle = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
     bright = 1.0 if _tone(clean) < 0.7 else -1.0
     picture = clean
     for index in range(int(rng.integers(1, 4))):
         length = rng.uniform(0.55, 0.8) if index == 0 else rng.uniform(0.15, 0.4)
         middle = _somewhere(rng, 0.42 if index == 0 else 0.3)
-        bow = rng.uniform(-0.06, 0.06)
+        bow = rng.uniform(-0.08, 0.08) * length
         along = np.linspace(-0.5, 0.5, 24)
         points: list[Point] = [
             (
@@ -61,12 +61,15 @@ def scratch(rng: np.random.Generator, clean: Picture) -> Picture:
             )
             for t in along
         ]
-        width = 0.009 if index == 0 else 0.004
+        width = 0.011 if index == 0 else 0.005
+        # square to the line on the side away from the lamp, or line and shadow would cancel out
+        side = 0.006 if np.cos(angle) * 0.8 - np.sin(angle) * 0.6 > 0 else -0.006
+        aside = (float(-side * np.sin(angle)), float(side * np.cos(angle)))
         broken = np.clip(0.8 + 0.25 * fractal_noise(rng, size, 40, 2), 0.25, 1)
-        lip = stroke(size, _shifted(points, (0.004, 0.005)), width, taper=(0.2, 0.1), blur=0.001)
+        lip = stroke(size, _shifted(points, aside), width, taper=(0.2, 0.1), blur=0.001)
         core = stroke(size, points, width, taper=(0.2, 0.1), blur=0.0008) * broken
-        picture = shade(picture, -0.35 * bright * lip * broken)
-        picture = add_light(picture, (bright * (0.30 if index == 0 else 0.16) * core).astype(np.float32))
+        picture = shade(picture, (-0.5 * bright * lip * broken).astype(np.float32))
+        picture = add_light(picture, (bright * (0.38 if index == 0 else 0.22) * core).astype(np.float32))
         angle += rng.normal(0, 0.08)
     return picture
 
@@ -78,11 +81,11 @@ def dent(rng: np.random.Generator, clean: Picture) -> Picture:
     aspect, angle = rng.uniform(1.0, 1.5), rng.uniform(0, np.pi)
     distance = elliptic_distance(size, centre, aspect, angle) / np.float32(radius)
     height = (-np.float32(radius * 0.55) * np.exp(-(distance**2) * 1.6)).astype(np.float32)
-    light = np.clip(relief(height, 0.85), -0.55, 0.8)
+    light = np.clip(relief(height, 0.6), -0.5, 0.5)
     glint = np.exp(
         -((elliptic_distance(size, (centre[0] + radius * 0.45, centre[1] + radius * 0.5)) / (radius * 0.3)) ** 2)
     )
-    return add_light(shade(clean, light), (0.16 * glint).astype(np.float32))
+    return add_light(shade(clean, light), (0.08 * glint).astype(np.float32))
 
 
 def pitting(rng: np.random.Generator, clean: Picture) -> Picture:
@@ -304,8 +307,8 @@ def glue_residue(rng: np.random.Generator, clean: Picture) -> Picture:
     centre = _somewhere(rng, 0.38)
     drop = blob(rng, size, centre, rng.uniform(0.08, 0.11), ragged=0.16, softness=0.008, aspect=1.25, cells=3)
     end = (centre[0] + rng.uniform(0.15, 0.28), centre[1] + rng.uniform(-0.25, 0.2))
-    string = stroke(size, walk(rng, centre, float(np.arctan2(end[1] - centre[1], end[0] - centre[0])), 0.34, jitter=0.15),
-                    0.016, taper=(1.0, 0.5))  # fmt: skip
+    heading = float(np.arctan2(end[1] - centre[1], end[0] - centre[0]))
+    string = stroke(size, walk(rng, centre, heading, 0.34, jitter=0.15), 0.016, taper=(1.0, 0.5))
     small = blob(rng, size, (centre[0] - 0.2, centre[1] + 0.14), 0.03, ragged=0.1, softness=0.008)
     body = np.maximum(np.maximum(drop, string), small)
     soft = blurred(body, 0.012)

@@ -137,12 +137,13 @@ class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeL
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # the base class refuses it as a key
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key_node.value}' twice", key_node.start_mark
                 )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key_node.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
         return mapping
 
@@ -249,7 +250,7 @@ _TAG = re.compile(r"<[^<>]{0,200}>")
 _MARKUP = re.compile(r"[<>`*#|{}\[\]\\~]|_{2,}|-{3,}|={3,}")
 _ROLE = re.compile(
     r"\b(?:system|assistant|user|human|developer|tool|instructions?|prompt|end_of_turn|im_start|im_end|inst|sys)"
-    r"\s*:+\s*",
+    r"(?:\s*:)+\s*",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+|[^\w\s]")

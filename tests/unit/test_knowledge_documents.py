@@ -1,0 +1,157 @@
+"""The shipped pages: complete, specific, free of repetition, and true to their own counts in the docs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from flawscope.tools.knowledge.drawings import DRAWN_TYPES
+from flawscope.tools.knowledge.schema import (
+    KnowledgeDocument,
+    estimated_tokens,
+    general_types,
+    load_documents,
+    quoted_text,
+)
+
+DOCUMENTS = load_documents()
+GENERAL = [document for document in DOCUMENTS if document.scope == "general"]
+PRODUCT = [document for document in DOCUMENTS if document.scope == "product"]
+GUIDE = Path(__file__).parents[2] / "docs" / "knowledge.md"
+
+# the labels that the pictures of each product carry, as spelled by their sources
+LABELS = {
+    "transistor": {"good", "bent_lead", "cut_lead", "damaged_case", "misplaced"},
+    "leather": {"good", "color", "cut", "fold", "glue", "poke"},
+    "magnetic_tile": {"good", "blowhole", "break", "crack", "fray", "uneven"},
+    "solar_cell_mono": {"good", "defective"},
+    "textile": {"good", "local", "global"},
+    "pcb": {"good", "open", "short", "mousebite", "spur", "spurious_copper", "pin_hole"},
+    "steel_types": {"crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches"},
+    "road_cracks": {"crack"},
+}
+
+
+def prose(document: KnowledgeDocument) -> list[str]:
+    """Every written field of a page, without its names and provenance."""
+    look_alikes = [look_alike.how_to_tell for look_alike in document.look_alikes]
+    single = [document.normal_traits, document.appearance, document.description, document.confirm, document.action]
+    return [*single, document.scenario, *document.likely_causes, *document.consequences, *look_alikes]
+
+
+def words(document: KnowledgeDocument) -> list[str]:
+    return re.findall(r"[a-z]+", " ".join(prose(document)).lower())
+
+
+def test_every_required_general_type_is_described() -> None:
+    required = """scratch crack hole dent contamination stain missing_part misplacement bent cut broken fold burr chip
+        corrosion discolouration porosity inclusion pitting rolled_in_scale crazing patches wrinkle delamination bubble
+        burn wear poke glue_residue print_error deformation uneven_surface short_circuit open_circuit mouse_bite spur
+        spurious_copper pinhole thread_pull weave_fault colour_spot foreign_object swelling cold_solder""".split()
+    assert set(required) <= set(general_types(DOCUMENTS))
+    assert len(GENERAL) == len(general_types(DOCUMENTS)), "one page a general type"
+
+
+def test_products_have_a_page_for_every_label() -> None:
+    labels: dict[str, set[str]] = {}
+    for document in PRODUCT:
+        labels.setdefault(document.product, set()).add(document.defect_type)
+    assert labels == LABELS
+
+
+@pytest.mark.parametrize("document", GENERAL, ids=lambda document: document.doc_id)
+def test_a_general_page_is_complete(document: KnowledgeDocument) -> None:
+    assert document.doc_id == f"general.{document.defect_type}"
+    assert all(prose(document))
+    assert 3 <= len(document.likely_causes) <= 5
+    assert 2 <= len(document.consequences) <= 4
+    assert len({look_alike.defect_type for look_alike in document.look_alikes}) >= 2
+    assert document.aliases
+    assert document.shape is not None
+    assert document.contrast is not None
+    assert len(words(document)) >= 120
+    assert document.drawing in DRAWN_TYPES
+
+
+@pytest.mark.parametrize("document", PRODUCT, ids=lambda document: document.doc_id)
+def test_a_product_page_is_complete(document: KnowledgeDocument) -> None:
+    assert document.doc_id.startswith(f"{document.product}.")
+    assert len(words(document)) >= 60
+    assert document.page_image is None
+    assert document.appearance
+    assert document.description
+    assert document.confirm
+    assert document.action
+    if document.defect_type == "good":
+        assert document.normal_traits
+        assert not document.likely_causes
+        assert not document.look_alikes
+    else:
+        assert document.shape is not None
+        assert document.contrast is not None
+        assert len(document.likely_causes) >= 3
+        assert len(document.consequences) >= 2
+        assert len(document.look_alikes) >= 2
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.doc_id)
+def test_a_page_names_its_origin_and_survives_quotation(document: KnowledgeDocument) -> None:
+    assert document.source
+    assert document.licence == "Apache-2.0"
+    assert document.generated_by == "flawscope"
+    assert document.description.count(".") == 1, "one sentence to quote"
+    assert document.description.endswith(".")
+    quotation = quoted_text(document)
+    assert estimated_tokens(quotation) <= 350
+    assert document.description in quotation, "cleaning must not damage honest text"
+
+
+def test_no_sentence_appears_on_two_pages() -> None:
+    owners: dict[str, set[str]] = {}
+    for document in DOCUMENTS:
+        for field in prose(document):
+            for sentence in re.split(r"(?<=[.;])\s+", field):
+                owners.setdefault(sentence.strip(" .").lower(), set()).add(document.doc_id)
+    shared = {sentence: sorted(ids) for sentence, ids in owners.items() if sentence and len(ids) > 1}
+    assert not shared
+
+
+def test_pages_do_not_paraphrase_each_other() -> None:
+    """Overlap = shared runs of five words over those of the shorter page."""
+    runs = {}
+    for document in DOCUMENTS:
+        text = words(document)
+        runs[document.doc_id] = {tuple(text[k : k + 5]) for k in range(len(text) - 4)}
+    worst = max(
+        (len(runs[a] & runs[b]) / min(len(runs[a]), len(runs[b])), a, b) for a, b in itertools.combinations(runs, 2)
+    )
+    assert worst[0] <= 0.03, worst
+
+
+def test_aliases_of_general_pages_lead_to_one_page_each() -> None:
+    counts = Counter(alias.lower() for document in GENERAL for alias in {*document.aliases, document.title})
+    names = {document.defect_type.replace("_", " ") for document in GENERAL}
+    assert not [alias for alias, count in counts.items() if count > 1]
+    clashes = [
+        (document.doc_id, alias)
+        for document in GENERAL
+        for alias in document.aliases
+        if alias.lower() in names - {document.defect_type.replace("_", " ")}
+    ]
+    assert not clashes
+
+
+def test_the_guide_states_the_true_counts() -> None:
+    guide = GUIDE.read_text(encoding="utf-8")
+    assert f"**{len(GENERAL)} general types**" in guide
+    assert f"**{len(PRODUCT)} product pages**" in guide
+    for product in LABELS:
+        count = sum(document.product == product for document in PRODUCT)
+        assert re.search(rf"^\| {product} \| {count} \|", guide, re.MULTILINE), product
+    for field in KnowledgeDocument.model_fields:
+        assert f"| `{field}` |" in guide, field
+    for defect_type in general_types(DOCUMENTS):
+        assert f"`{defect_type}`" in guide, defect_type
