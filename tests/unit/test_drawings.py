@@ -15,6 +15,7 @@ from flawscope.tools.knowledge.schema import general_types, load_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 WHOLE_PART = {"texture_change", "discolouration"}  # faults without a place of their own
 
@@ -23,7 +24,8 @@ def dilated(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     padded = np.pad(mask, reach)
     size = mask.shape[0]
     shifts = range(2 * reach + 1)
-    return np.any([padded[y : y + size, x : x + size] for y in shifts for x in shifts], axis=0)
+    grown: NDArray[np.bool_] = np.any([padded[y : y + size, x : x + size] for y in shifts for x in shifts], axis=0)
+    return grown
 
 
 def test_every_general_type_has_a_drawing_and_no_other() -> None:
@@ -56,6 +58,35 @@ def test_variants_differ_and_repeat(defect_type: str) -> None:
         assert np.array_equal(before, after)
     assert not np.array_equal(first[0].image, first[1].image)
     assert not np.array_equal(first[1].image, first[2].image)
+
+
+@pytest.mark.parametrize(
+    ("defect_type", "more_copper", "more_bare"),
+    [
+        ("open_circuit", 1, -1),
+        ("short_circuit", -1, 1),
+        ("mouse_bite", 0, 0),
+        ("spur", 0, 0),
+        ("spurious_copper", 1, 0),
+        ("pinhole", 0, 1),
+    ],
+)
+def test_a_board_has_the_connections_that_its_defect_implies(
+    defect_type: str, more_copper: int, more_bare: int
+) -> None:
+    def pieces(cover: NDArray[np.bool_]) -> int:
+        _, sizes = np.unique(label(cover)[0][cover], return_counts=True)
+        return int((sizes > 20).sum())
+
+    for variant in range(1, 37, 3):  # the copper-coloured boards
+        drawing = draw_defect(defect_type, variant=variant)
+        # light scales all channels alike, so the ratio of red to blue tells copper from laminate
+        copper, clean = (
+            picture[:, :, 0] > 2.2 * picture[:, :, 2].astype(float) for picture in (drawing.image, drawing.clean)
+        )
+        assert pieces(clean) == 5, variant
+        assert pieces(copper) - pieces(clean) == more_copper, variant
+        assert pieces(~copper) - pieces(~clean) == more_bare, variant
 
 
 def test_another_process_draws_the_same_pixels() -> None:

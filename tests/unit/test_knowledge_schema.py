@@ -42,7 +42,7 @@ def test_a_page_of_names_alone_is_legal_and_frozen() -> None:
     assert document.likely_causes == ()
     assert document.shape is None
     with pytest.raises(ValidationError):
-        document.title = "other"  # type: ignore[misc]
+        document.title = "other"
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,19 @@ def test_searchable_text_holds_names_and_prose_but_no_provenance() -> None:
 
 
 def test_defaults_of_a_file_hold_for_pages_that_say_nothing_else(tmp_path: Path) -> None:
-    bare = {"doc_id": "general.rip", "defect_type": "rip", "title": "Rip"}
+    bare: dict[str, object] = {"doc_id": "general.rip", "defect_type": "rip", "title": "Rip"}
     write(tmp_path, "a.yaml", bare, defaults={"scope": "general", "product": "general", "licence": "CC0"})
     (document,) = load_documents(tmp_path)
     assert document.licence == "CC0"
 
 
 def test_own_pages_may_refer_to_shipped_types(tmp_path: Path) -> None:
-    fields = {"scope": "product", "product": "bolt", "defect_type": "rusty", "general_type": "corrosion"}
+    fields: dict[str, object] = {
+        "scope": "product",
+        "product": "bolt",
+        "defect_type": "rusty",
+        "general_type": "corrosion",
+    }
     write(tmp_path, "a.yaml", {"doc_id": "bolt.rusty", "title": "Rusty bolt", **fields})
     assert load_documents(tmp_path)[0].canonical_type == "corrosion"
 

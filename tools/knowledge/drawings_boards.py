@@ -73,7 +73,9 @@ def _board(rng: np.random.Generator, size: int, variant: int, edit: Callable[[Fi
 
 def _spot(rng: np.random.Generator, jog: float) -> tuple[int, Point]:
     """Choose a track (never the last) and a place on its middle, clear of its pad."""
-    track, x = int(rng.integers(_TRACKS - 1)), float(rng.uniform(0.3, 0.85))
+    track = int(rng.integers(_TRACKS - 1))
+    # off the slanting part, where neighbours come closer and a spur would become a short
+    x = float(rng.uniform(0.22, jog - 0.06) if rng.random() < 0.4 else rng.uniform(jog + 0.18, 0.93))
     return track, (x, _track_y(track, x, jog))
 
 
@@ -83,6 +85,7 @@ def short_circuit(rng: np.random.Generator, size: int, variant: int) -> Pair:
     def edit(cover: Field, jog: float) -> Field:
         track, (x, y) = _spot(rng, jog)
         bar = walk(rng, (x, y), np.pi / 2, _track_y(track + 1, x, jog) - y, jitter=0.35, steps=9)
+        bar.append((bar[-1][0], _track_y(track + 1, bar[-1][0], jog)))  # the walk may end short of it
         return np.maximum(cover, stroke(size, bar, 0.034))
 
     return _board(rng, size, variant, edit)
@@ -282,7 +285,7 @@ def weave_fault(rng: np.random.Generator, size: int, variant: int) -> Pair:
 def texture_change(rng: np.random.Generator, size: int, variant: int) -> Pair:
     """The same goods with another grain over the whole view: skewed cloth, turned brushing, flatter streaks."""
     again = _seeded(rng)
-    x, _ = grid(size)
+    x, y = grid(size)
     if variant % 3 == 0:
         skew = (7.0 * (x - 0.5)).astype(np.float32)
         return weave(again(), size), weave(again(), size, shift_v=skew, yarns=34.0, twill=True)
@@ -292,11 +295,10 @@ def texture_change(rng: np.random.Generator, size: int, variant: int) -> Pair:
 
     def streaks(slope: float, length: float) -> Picture:
         source = again()
-        # sheared in a field twice as large, so that no border of the noise comes into view
-        noise = fractal_noise(source, 2 * size, 200, 2, (length, 1.0))[:, :, None]
-        wide_x, wide_y = grid(2 * size)
-        sheared = warped(noise, 0 * wide_y, (slope * (wide_x - 0.5)).astype(np.float32))
-        tilted = sheared[size // 2 : size // 2 + size, size // 2 : size // 2 + size, 0]
+        # sheared while enlarged to 5 / 3, so that no border of the noise comes into view
+        noise = fractal_noise(source, size, 150, 2, (length, 1.0))[:, :, None]
+        shift_x, shift_y = -0.4 * (x - 0.5), -0.4 * (y - 0.5) + 0.6 * slope * (x - 0.5)
+        tilted = warped(noise, shift_x.astype(np.float32), shift_y.astype(np.float32))[:, :, 0]
         tone = 0.5 + 0.13 * tilted + speckle(source, size, 0.05)
         return np.repeat(tone[:, :, None], 3, axis=2).astype(np.float32)
 

@@ -141,11 +141,12 @@ def contamination(rng: np.random.Generator, clean: Picture) -> Picture:
         grains = smooth_step(strokes(size, lines, blur=0.0012) + 0.1 * fractal_noise(rng, size, 50, 2), 0.5, 0.4)
         picture = shade(picture, -0.45 * np.roll(grains, (3, 2), (0, 1)))
         picture = paint(picture, grains, colour)
-    for _ in range(3):
-        fibre = walk(rng, _somewhere(rng, 0.25), rng.uniform(0, 6.3), rng.uniform(0.15, 0.3), jitter=0.5)
-        picture = shade(picture, -0.35 * stroke(size, _shifted(fibre, _SHADOW), 0.005, blur=0.001))
-        picture = paint(picture, stroke(size, fibre, 0.0045), colours[int(rng.integers(2))])
-    return picture
+    fibres = [
+        walk(rng, _somewhere(rng, 0.25), rng.uniform(0, 6.3), rng.uniform(0.15, 0.3), jitter=0.5) for _ in range(3)
+    ]
+    shadows = strokes(size, [(_shifted(fibre, _SHADOW), 0.005, (1.0, 1.0)) for fibre in fibres], blur=0.001)
+    threads = strokes(size, [(fibre, 0.0045, (1.0, 1.0)) for fibre in fibres])
+    return paint(shade(picture, -0.35 * shadows), threads, colours[int(rng.integers(2))])
 
 
 def corrosion(rng: np.random.Generator, clean: Picture) -> Picture:
