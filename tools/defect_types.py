@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 
 from ..agent.errors import InputError, ProductError
 from ..agent.home import write_atomically
+from .type_statistics import calibrate_temperature, calibrate_unknown, shrunk_whitening, unit, unknown_share
 
 UNKNOWN = "unknown"
 Method = Literal["lda", "cosine"]
 
-SHRINKAGE = 0.6  # share of the identity in the covariance
 SCALE_FLOOR = 0.1  # of the mean standard deviation: a dimension that hardly varies must not be blown up
 COSINE_TEMPERATURE = 0.05
-KNOWN_QUANTILE = .90  # of the left-out examples are less strange than where unknown reaches one half
 SINGLE_EXAMPLE_TRUST = 0.5  # share of its posterior that a type with one example keeps; the rest is unknown
-MIN_SOFTNESS = 0.1  # of the step from known to unknown, in log strangeness
+DRAWING_TRUST = 0.05  # the same for all types when the examples are drawings, as measured: docs/defect_types.md
 FORMAT_VERSION = 1
-_TEMPERATURES = np.geomspace(1e-3, 10.0, 41)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class TypeModel:
         temperature: of the softmax over distances.
         unknown_at: strangeness at which unknown has one half.
         softness: width of the step from known to unknown, in log strangeness.
+        trust: share of the posterior that the types may have at most.
     """
 
     names: tuple[str, ...]
@@ -65,10 +64,17 @@ class TypeModel:
     temperature: float
     unknown_at: float
     softness: float
+    trust: float
 
     @classmethod
     def fit(
-        cls, features: NDArray[np.floating[Any]], labels: Sequence[str], *, method: Method = "lda", seed: int = 0
+        cls,
+        features: NDArray[np.floating[Any]],
+        labels: Sequence[str],
+        *,
+        method: Method = "lda",
+        trust: float = 1.0,
+        seed: int = 0,
     ) -> TypeModel:
         """Learn the types from examples.
 
@@ -76,22 +82,36 @@ class TypeModel:
             features: (M, K) with M at least 1, one :func:`~.defect_features.defect_feature` per example.
             labels: the type of each example.
             method: ``lda`` (default) or ``cosine``.
+            trust: share of the posterior that the types may have at most: 1 for examples of the product itself,
+                ``DRAWING_TRUST`` for drawings, whose left-out distances say nothing about real pictures.
             seed: unused by the closed forms, so that every fitting function of the project takes one.
 
         Returns:
             A model that does not depend on the order of the examples; exact repetitions of an example count once.
 
         Raises:
-            InputError: no example, shapes that do not match, a value that is not finite, an empty label, or a type
-                that is called ``unknown``.
+            InputError: no example, shapes that do not match, a value that is not finite, an empty label, a type
+                that is called ``unknown``, or a trust outside 0 to 1.
         """
         del seed
+        if not 0.0 <= trust <= 1.0:
+            raise InputError(f"the trust in a type model is a share of 1, not {trust}.")
         x, y = _distinct(features, labels)
         base = _fit_geometry(x, y, method)
-        left_out, known = _leave_one_out(x, y, method, base.names)
-        temperature = COSINE_TEMPERATURE if method == "cosine" else _calibrate_temperature(left_out, known, base)
-        unknown_at, softness = _calibrate_unknown(left_out, known, base)
-        return cls(**{**base.__dict__, "temperature": temperature, "unknown_at": unknown_at, "softness": softness})
+        left_out, own_type = _leave_one_out(x, y, base)
+        between = ((base.centroids[:, None] - base.centroids[None]) ** 2).mean(axis=2)[
+            np.triu_indices(len(base.names), 1)
+        ]
+        unknown_at, softness = calibrate_unknown(left_out, own_type, base.counts, between)
+        return replace(
+            base,
+            temperature=calibrate_temperature(left_out, own_type, base.counts)
+            if method == "lda"
+            else COSINE_TEMPERATURE,
+            unknown_at=unknown_at,
+            softness=softness,
+            trust=trust,
+        )
 
     def distances(self, feature: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Distance of a feature (K,) to each centroid, (C,): mean squared whitened difference, or 1 - cosine.
@@ -119,10 +139,10 @@ class TypeModel:
             InputError: wrong length, or a value that is not finite.
         """
         distances = self.distances(feature)
-        trust = np.where(self.counts < 2, SINGLE_EXAMPLE_TRUST, 1.0)
-        strange = float(_strangeness(distances[None])[0])
-        known = 1.0 - _sigmoid((_log(strange) - _log(self.unknown_at)) / self.softness)
-        shares = _softmax(-distances / self.temperature) * trust * known
+        alone = np.where(self.counts < 2, SINGLE_EXAMPLE_TRUST, 1.0)
+        known = self.trust * (1.0 - unknown_share(distances, self.unknown_at, self.softness))
+        likelihoods = np.exp((distances.min() - distances) / self.temperature)
+        shares = likelihoods / likelihoods.sum() * alone * known
         pairs = [*zip(self.names, shares.tolist(), strict=True), (UNKNOWN, max(0.0, 1.0 - float(shares.sum())))]
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
@@ -137,7 +157,7 @@ class TypeModel:
             "names": np.asarray(self.names, dtype=np.str_),
             "method": np.str_(self.method),
             "counts": self.counts,
-            "numbers": np.array([self.temperature, self.unknown_at, self.softness]),
+            "numbers": np.array([self.temperature, self.unknown_at, self.softness, self.trust]),
             **{name: getattr(self, name) for name in _ARRAYS},
         }
 
@@ -155,20 +175,22 @@ class TypeModel:
             ProductError: the file is missing, damaged, inconsistent or of another version.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # opened here: np.load leaves the file open when a damaged archive stops it
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 if int(stored["version"]) != FORMAT_VERSION:
                     raise ProductError(f"{path.name} is of another version.", hint="Enroll the product's types again.")
                 numbers = stored["numbers"]
                 model = cls(
                     names=tuple(str(name) for name in stored["names"]),
                     counts=stored["counts"],
-                    method="cosine" if str(stored["method"]) == "cosine" else "lda",
+                    method=str(stored["method"]),  # type: ignore[arg-type]  # checked below
                     temperature=float(numbers[0]),
                     unknown_at=float(numbers[1]),
                     softness=float(numbers[2]),
+                    trust=float(numbers[3]),
                     **{name: stored[name] for name in _ARRAYS},
                 )
-        except (OSError, ValueError, KeyError, EOFError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise ProductError(
                 f"the defect types in {path.name} are missing or damaged.", hint="Enroll the product's types again."
             ) from error
@@ -179,6 +201,18 @@ class TypeModel:
         return model
 
 
+# what NumPy and zipfile raise on damaged archives; RuntimeError covers flags for encryption and unknown compression
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+)
 _ARRAYS = ("offset", "scale", "directions", "gains", "centroids")
 
 
@@ -197,40 +231,33 @@ def _distinct(
     return np.array([row[1:] for row in distinct], dtype=np.float64), np.array([row[0] for row in distinct])
 
 
-def _fit_geometry(x: NDArray[np.float64], y: NDArray[np.str_], method: Method) -> TypeModel:
-    """The transform and the centroids; its calibrated numbers are still zero."""
+def _fit_geometry(
+    x: NDArray[np.float64], y: NDArray[np.str_], method: Method, scale: NDArray[np.float64] | None = None
+) -> TypeModel:
+    """The transform and the centroids; its calibrated numbers are still zero. ``scale`` None estimates it."""
     names = sorted(set(y.tolist()))
     counts = np.array([(y == name).sum() for name in names], dtype=np.int64)
     weights = np.concatenate([np.full(n, 1 / (n * len(names))) for n in counts])  # each type counts alike
     offset = weights @ x
     empty = np.zeros((0, x.shape[1]))
     if method == "cosine":
-        unit = _unit(x - offset) if len(names) > 1 else _unit(x)
-        centroids = _unit(np.stack([unit[y == name].mean(axis=0) for name in names]))
+        rows = unit(x - offset) if len(names) > 1 else unit(x)
+        centroids = unit(np.stack([rows[y == name].mean(axis=0) for name in names]))
         offset = offset if len(names) > 1 else np.zeros_like(offset)
         return TypeModel(
-            tuple(names), counts, method, offset, np.ones(x.shape[1]), empty, np.zeros(0), centroids, 0.0, 0.0, 0.0
+            tuple(names), counts, method, offset, np.ones(x.shape[1]), empty, np.zeros(0), centroids, 0.0, 0.0, 0.0, 1.0
         )
-    spread = np.sqrt(weights @ (x - offset) ** 2)
-    if not spread.any():  # one example: there is no spread yet, so a quarter of its size stands in
-        spread = np.full(x.shape[1], 0.25 * float(np.sqrt((offset**2).mean())) or 1.0)
-    scale = spread + SCALE_FLOOR * spread.mean()
+    if scale is None:
+        spread = np.sqrt(weights @ (x - offset) ** 2)
+        if not spread.any():  # one example: there is no spread yet, so a quarter of its size stands in
+            spread = np.full(x.shape[1], 0.25 * float(np.sqrt((offset**2).mean())) or 1.0)
+        scale = spread + SCALE_FLOOR * spread.mean()
     z = (x - offset) / scale
     centroids = np.stack([z[y == name].mean(axis=0) for name in names])
     residuals = (z - np.repeat(centroids, counts, axis=0)) * np.sqrt(weights)[:, None]
-    directions, gains = _shrunk_whitening(residuals)
-    base = TypeModel(tuple(names), counts, method, offset, scale, directions, gains, centroids, 0.0, 0.0, 0.0)
-    return TypeModel(**{**base.__dict__, "centroids": _whiten(base, centroids)})
-
-
-def _shrunk_whitening(residuals: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions (R, K) and gains (R,) of C^(-1/2), up to a factor, for C = (1 - a) S + a tr(S)/K I."""
-    _, singular, directions = np.linalg.svd(residuals, full_matrices=False)
-    kept = singular > 1e-9 * max(float(singular.max(initial=0.0)), 1e-12)
-    variances = singular[kept] ** 2
-    ridge = SHRINKAGE * variances.sum() / residuals.shape[1]
-    gains = np.sqrt(ridge / ((1 - SHRINKAGE) * variances + ridge)) if kept.any() else np.zeros(0)
-    return directions[kept], gains
+    directions, gains = shrunk_whitening(residuals)
+    base = TypeModel(tuple(names), counts, method, offset, scale, directions, gains, centroids, 0.0, 0.0, 0.0, 1.0)
+    return replace(base, centroids=_whiten(base, centroids))
 
 
 def _whiten(model: TypeModel, z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -239,99 +266,39 @@ def _whiten(model: TypeModel, z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _distances(model: TypeModel, query: NDArray[np.float64]) -> NDArray[np.float64]:
     if model.method == "cosine":
-        cosines: NDArray[np.float64] = model.centroids @ _unit(query - model.offset)
+        cosines: NDArray[np.float64] = model.centroids @ unit(query - model.offset)
         return np.maximum(1.0 - cosines, 0.0)
     z = _whiten(model, (query - model.offset) / model.scale)
     squared: NDArray[np.float64] = ((model.centroids - z) ** 2).mean(axis=1)
     return squared
 
 
-def _strangeness(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How badly queries fit all types: (L, C) distances to (L,).
-
-    The nearest distance, discounted when the second nearest is much farther: a query between two types is stranger
-    than one that is as far from its type but clearly of it.
-    """
-    if distances.shape[1] == 1:
-        return distances[:, 0]
-    ordered = np.sort(distances, axis=1)
-    return ordered[:, 0] ** 2 / np.maximum(ordered[:, 1], 1e-12)
-
-
 def _leave_one_out(
-    x: NDArray[np.float64], y: NDArray[np.str_], method: Method, names: tuple[str, ...]
+    x: NDArray[np.float64], y: NDArray[np.str_], base: TypeModel
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distances (L, C) of each example to the centroids fitted without it, and its type's index (L,).
 
-    An example that is alone in its type is left in: without it its type would not exist.
+    An example that is alone in its type is left in: without it its type would not exist. The scale stays that of all
+    examples: that of a few near-repetitions would put the one left out at any distance.
     """
     kept = [i for i in range(len(y)) if (y == y[i]).sum() > 1]
-    rows = []
-    for i in kept:
+    rows = np.empty((len(kept), len(base.names)))
+    for row, i in zip(rows, kept, strict=True):
         others = np.arange(len(y)) != i
-        rows.append(_distances(_fit_geometry(x[others], y[others], method), x[i]))
-    known = np.array([names.index(str(y[i])) for i in kept], dtype=np.int64)
-    return np.array(rows).reshape(len(kept), len(names)), known
-
-
-def _calibrate_temperature(left_out: NDArray[np.float64], known: NDArray[np.int64], base: TypeModel) -> float:
-    """The temperature under which the left-out examples' own types are most likely, each type counting alike."""
-    if len(known) == 0 or len(base.names) < 2:
-        return 1.0
-    weights = 1.0 / base.counts[known]
-    losses = []
-    for temperature in _TEMPERATURES:
-        logits = -left_out / temperature
-        top = logits.max(axis=1)
-        log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        losses.append(float(weights @ (log_sum - logits[np.arange(len(known)), known])))
-    return float(_TEMPERATURES[int(np.argmin(losses))])
-
-
-def _calibrate_unknown(left_out: NDArray[np.float64], known: NDArray[np.int64], base: TypeModel) -> tuple[float, float]:
-    """Where unknown reaches one half, and how soft the step is, from the left-out examples."""
-    if len(known) == 0:
-        gaps = ((base.centroids[:, None] - base.centroids[None]) ** 2).mean(axis=2)[
-            ~np.eye(len(base.names), dtype=bool)
-        ]
-        return (float(gaps.min()) / 4 if gaps.size else 1.0) or 1e-12, 1.0  # half way: a quarter when squared
-    strange = _strangeness(left_out)
-    order = np.argsort(strange, kind="stable")
-    weights = (1.0 / base.counts[known])[order]
-    reached = np.cumsum(weights) / weights.sum()
-    at = float(strange[order][min(int(np.searchsorted(reached, KNOWN_QUANTILE)), len(order) - 1)])
-    middle = float(strange[order][min(int(np.searchsorted(reached, 0.5)), len(order) - 1)])
-    softness = (_log(at) - _log(middle)) / 3  # at the median example unknown keeps 5%: sigmoid(-3)
-    return max(at, 1e-12), max(softness, MIN_SOFTNESS)
+        row[:] = _distances(_fit_geometry(x[others], y[others], base.method, base.scale), x[i])
+    return rows, np.array([base.names.index(str(y[i])) for i in kept], dtype=np.int64)
 
 
 def _consistent(model: TypeModel) -> bool:
     """Whether the stored shapes and numbers belong together."""
     c, k, r = len(model.names), model.offset.size, model.gains.size
-    shapes = (
-        model.counts.shape == (c,)
-        and model.scale.shape == model.offset.shape == (k,)
-        and model.directions.shape == (r, k)
-        and model.centroids.shape == (c, k)
+    found = [model.counts.shape, *(getattr(model, name).shape for name in _ARRAYS)]
+    positive = [*model.counts, *model.scale, model.temperature, model.unknown_at, model.softness]
+    return (
+        min(c, k) > 0
+        and model.method in ("lda", "cosine")
+        and found == [(c,), (k,), (k,), (r, k), (r,), (c, k)]
+        and all(np.isfinite(getattr(model, name)).all() for name in _ARRAYS)
+        and all(0 < number < np.inf for number in positive)
+        and 0 <= model.trust <= 1
     )
-    numbers = (model.temperature, model.unknown_at, model.softness)
-    finite = all(np.isfinite(getattr(model, name)).all() for name in _ARRAYS)
-    return bool(c and k and shapes and finite and all(0 < n < np.inf for n in numbers) and (model.scale > 0).all())
-
-
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    norms = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.asarray(x / np.maximum(norms, 1e-12))
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shares = np.exp(logits - logits.max())
-    return np.asarray(shares / shares.sum())
-
-
-def _log(value: float) -> float:
-    return float(np.log(max(float(value), 1e-12)))
-
-
-def _sigmoid(value: float) -> float:
-    return float(0.5 * (1.0 + np.tanh(0.5 * value)))
