@@ -32,13 +32,13 @@ class InspectionDeps:
         loaded: settings with their origins.
         artifacts: where arrays go.
         progress: told about long work, None for silence.
-        ad_hoc: a product made from ``--reference`` pictures; it stands in for every product name.
+        references: good pictures that stand in for an enrolled product.
     """
 
     loaded: LoadedSettings
     artifacts: ArtifactStore = field(default_factory=ArtifactStore)
     progress: Progress | None = None
-    ad_hoc: ProductModel | None = None
+    references: tuple[str, ...] = ()
     _products: dict[str, ProductModel] = field(default_factory=dict)
 
     @property
@@ -72,13 +72,20 @@ class InspectionDeps:
             self.home.knowledge, self.backbone, store=self.settings.store, progress=self.progress
         )
 
+    @cached_property
+    def ad_hoc(self) -> ProductModel:
+        """The product fitted to ``references``."""
+        from ..tools.products import fit_product
+
+        return fit_product("ad hoc", self.references, self.backbone, progress=self.progress)
+
     def product(self, name: str | None) -> ProductModel | None:
         """The enrolled product, or the ad-hoc one, or None when neither was asked for.
 
         Raises:
             ProductError: there is no such product, or it is damaged.
         """
-        if self.ad_hoc is not None:
+        if self.references:
             return self.ad_hoc
         if name is None:
             return None
@@ -121,8 +128,7 @@ class Inspector:
     ) -> None:
         loaded = settings or load_settings()
         artifacts = ArtifactStore(loaded.home.artifacts if checkpointer is not None else None)
-        self.deps = InspectionDeps(loaded, artifacts, progress)
-        self._references = tuple(references)
+        self.deps = InspectionDeps(loaded, artifacts, progress, tuple(str(path) for path in references))
         self._checkpointer = checkpointer
         if loaded.settings.ask_human and checkpointer is None:
             raise ConfigError("asking a person needs a checkpointer, or the question could never be answered.")
@@ -142,12 +148,8 @@ class Inspector:
         """The compiled inspection graph."""
         from ..graphs.inspection import build_inspection_graph
 
-        if self._references and self.deps.ad_hoc is None:
-            from ..tools.products import fit_product
-
-            self.deps.ad_hoc = fit_product(
-                "ad hoc", [str(path) for path in self._references], self.deps.backbone, progress=self.deps.progress
-            )
+        if self.deps.references:
+            _ = self.deps.ad_hoc  # unreadable references fail here, before the first picture
         return build_inspection_graph(self.deps, self._checkpointer)
 
     def inspect(

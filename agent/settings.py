@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,3 +148,23 @@ def _suggest(key: str) -> str:
 
     close = get_close_matches(key, Settings.model_fields, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(Settings.model_fields)}."
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as ``config show`` prints it."""
+
+    name: str
+    value: str
+    origin: str
+    meaning: str
+
+
+def describe_settings(loaded: LoadedSettings) -> list[SettingRow]:
+    """Every setting with its value, origin and meaning."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        value = loaded.home.root if name == "home" else getattr(loaded.settings, name)
+        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        rows.append(SettingRow(name, text, loaded.origins[name], field.description or ""))
+    return rows

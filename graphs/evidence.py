@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..agent.errors import ConfigError
@@ -21,7 +21,7 @@ FLAG_TEXT = {
     "constant": "The picture is one flat colour; there is nothing to inspect.",
     "tiny": "The picture is very small and was enlarged.",
     "huge": "The picture is very large and was reduced to the model's size.",
-    "animated": "Only the first frame of an animation was looked at.",
+    "multipage": "Only the first page of the file was looked at.",
     "nan": "Some pixels held no number.",
 }
 VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_consistency": ("S1", "consistency")}
@@ -33,8 +33,8 @@ VIEW_NAMES = {
 }
 
 
-def _item(item_id: str, kind: Any, text: str, source: str = "", **values: Any) -> dict[str, Any]:
-    item = Evidence(id=item_id, kind=kind, text=text[:2000], source=source, values=values)
+def _item(item_id: str, kind: Any, text: str, source: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    item = Evidence(id=item_id, kind=kind, text=text[:2000], source=source, values=dict(values))
     return {item.id: item.model_dump(mode="json")}
 
 
@@ -43,7 +43,7 @@ def quality_evidence(meta: ImageMeta) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for flag in meta.flags:
         if flag in FLAG_TEXT:
-            found |= _item(f"Q{len(found) + 1}", "quality", FLAG_TEXT[flag], flag=flag)
+            found |= _item(f"Q{len(found) + 1}", "quality", FLAG_TEXT[flag], "decoder", {"flag": flag})
     return found
 
 
@@ -57,7 +57,7 @@ def region_evidence(regions: Sequence[dict[str, Any]]) -> dict[str, Any]:
             f"peak {number(region['peak'])}."
         )
         values = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_px": region["area_px"], "peak": region["peak"]}
-        found |= _item(region["id"], "region", text, "anomaly_map", **values)
+        found |= _item(region["id"], "region", text, "anomaly_map", values)
     if len(regions) > 1:
         first = found[regions[0]["id"]]
         first["values"]["count"] = len(regions)
@@ -66,31 +66,32 @@ def region_evidence(regions: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def score_evidence(facts: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
     """The measurement that carries the verdict."""
+    raw = {f"raw_{view}": score for view, score in scores.items()}
     seen = ", ".join(f"{VIEW_NAMES[view]} {number(score)}" for view, score in scores.items())
     if facts["score"] is None:
         text = (
             f"Raw scores: {seen}. {facts['references']} good references are too few to know how much good parts differ."
         )
-        return _item("M1", "measurement", text, references=facts["references"], **scores, raw=scores["whole"])
+        return _item("M1", "measurement", text, "calibration", {"references": facts["references"], **raw})
     text = (
         f"The picture deviates by {number(facts['score'])} spreads of good parts; the alarm threshold is "
         f"{number(facts['threshold'])} ({facts['basis']}, {facts['references']} good references); "
         f"probability of a defect {number(facts['probability'])}. Raw scores: {seen}."
     )
-    return _item("M1", "measurement", text, **facts, **{f"raw_{view}": score for view, score in scores.items()})
+    return _item("M1", "measurement", text, "calibration", {**facts, **raw})
 
 
 def view_evidence(name: str, seen: ViewScore) -> dict[str, Any]:
     """A further look: zoom, references or shifted copies."""
     item_id, kind = VIEW_IDS[name]
-    return _item(item_id, kind, seen.note, name, score=seen.score, **seen.values)
+    return _item(item_id, kind, seen.note, name, {"score": seen.score, **seen.values})
 
 
 def type_evidence(kind: dict[str, Any]) -> dict[str, Any]:
     """The comparison with the known types."""
     shortlist = ", ".join(f"{words(c['name'])} {number(c['posterior'])}" for c in kind["candidates"])
     values = {c["name"]: c["posterior"] for c in kind["candidates"]}
-    return _item("T1", "type", f"Comparison with the known defect types: {shortlist}.", kind["source"], **values)
+    return _item("T1", "type", f"Comparison with the known defect types: {shortlist}.", kind["source"], values)
 
 
 def document_records(pages: Sequence[tuple[KnowledgeDocument, float | None]], first: int) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def document_evidence(documents: dict[str, Any]) -> dict[str, Any]:
         values = {"defect_type": document["defect_type"], "product": document["product"]}
         if document["similarity"] is not None:
             values["similarity"] = document["similarity"]
-        found |= _item(item_id, "document", document["text"], document["doc_id"], **values)
+        found |= _item(item_id, "document", document["text"], document["doc_id"], values)
     return found
 
 

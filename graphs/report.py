@@ -114,7 +114,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         "reasoner": deps.reasoner.name,
         "prompts_sha256": load_prompts("report").sha256,
         "settings": {key: {"value": settings[key], "origin": origin} for key, origin in deps.loaded.origins.items()},
-        "picture": state.get("picture", {}),
+        "picture": {**state.get("picture", {}), "anomaly_map": state.get("expert", {}).get("anomaly_map")},
         "problems": state.get("problems", []),
     }
     if not state.get("error"):

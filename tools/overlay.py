@@ -77,7 +77,7 @@ def draw_overlay(
         enlarged = Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
         value = heat(np.asarray(enlarged, np.float32), pixel_threshold)
         opacity = (MAX_OPACITY * np.sqrt(value))[..., None]
-        picture = (1 - opacity) * picture + opacity * colour_map(value).astype(np.float32)
+        picture = np.asarray((1 - opacity) * picture + opacity * colour_map(value), np.float32)
     colour = VERDICT_COLOURS[verdict]
     canvas = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)

@@ -25,6 +25,7 @@ from ...agent.home import new_folder, storage_errors, write_json_atomically
 from ..backbones import Backbone
 from .features import LockSpace, image_part
 from .in_memory import InMemoryStore
+from .lookup import documents_about
 from .q2k import SAMPLERS
 from .schema import KnowledgeDocument, load_documents
 from .selection import Q2KSelection
@@ -118,11 +119,8 @@ class KnowledgeBase:
         return Retrieval(chosen, tuple(selection.similarities), selection)
 
     def documents_about(self, defect_type: str, product: str | None) -> tuple[KnowledgeDocument, ...]:
-        """Pages of one type: the product's own first, then the general one it stands for."""
-        own = [d for d in self.documents.values() if d.product == product and d.defect_type == defect_type]
-        names = {defect_type, *(d.canonical_type for d in own)}
-        general = [d for d in self.documents.values() if d.scope == "general" and d.defect_type in names]
-        return (*own, *general)
+        """Pages of one type, see ``lookup.documents_about``."""
+        return documents_about(self.documents.values(), defect_type, product)
 
     def close(self) -> None:
         """Let go of the store."""

@@ -1,0 +1,120 @@
+"""What works on this machine and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from .errors import FlawscopeError, StorageError
+from .home import storage_errors
+from .settings import LoadedSettings
+
+OPTIONAL = {"torch": "CLIP and language-model profiles", "imagecodecs": "unusual TIFF compressions"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        what: the part.
+        state: ``ok``, ``optional`` (absent and not needed) or ``broken``.
+        detail: what was found, and what to do when it is broken.
+        exit_code: for broken parts.
+    """
+
+    what: str
+    state: Literal["ok", "optional", "broken"]
+    detail: str
+    exit_code: int = 0
+
+
+def examine(loaded: LoadedSettings) -> Iterator[Finding]:
+    """Check each part by using it."""
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in ("flawscope", "onnxruntime", "langgraph", "pymilvus", "milvus-lite"):
+        try:
+            yield Finding(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "broken", "not installed. Reinstall flawscope.", 8)
+    checks: tuple[tuple[str, Callable[[LoadedSettings], str]], ...] = (
+        ("state directory", _home),
+        ("backbone", _backbone),
+        ("reasoner", _reasoner),
+        ("products", _products),
+        ("knowledge base", _knowledge),
+    )
+    for what, check in checks:
+        try:
+            yield Finding(what, "ok", check(loaded))
+        except FlawscopeError as error:
+            yield Finding(what, "broken", str(error), error.exit_code)
+    for package, use in OPTIONAL.items():
+        found = importlib.util.find_spec(package) is not None
+        yield Finding(package, "ok" if found else "optional", use)
+
+
+def _home(loaded: LoadedSettings) -> str:
+    root = loaded.home.root
+    with storage_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root) as file:
+            file.write(b"x")
+    import shutil
+
+    free = shutil.disk_usage(root).free
+    if free < 200_000_000:
+        raise StorageError(
+            f"{root} has {free / 1e6:.0f} MB left.", hint="Free some space, or set FLAWSCOPE_HOME elsewhere."
+        )
+    return f"{root} (writable, {free / 1e9:.1f} GB free)"
+
+
+def _backbone(loaded: LoadedSettings) -> str:
+    import numpy as np
+
+    from ..tools.backbones import load_backbone
+
+    backbone = load_backbone(loaded.settings.backbone)
+    features = backbone.encode_image(np.full((1, 64, 64, 3), 128, np.uint8))
+    return f"{backbone.name}, sha256 {backbone.weights_sha256[:12]}…, gives {len(features.patch_tokens)} layers"
+
+
+def _reasoner(loaded: LoadedSettings) -> str:
+    from .reasoner import load_reasoner
+
+    return load_reasoner(loaded.settings.reasoner).name
+
+
+def _products(loaded: LoadedSettings) -> str:
+    from ..tools.backbones import load_backbone
+    from ..tools.products import list_products, load_product
+
+    names = list_products(loaded.home.products)
+    backbone = load_backbone(loaded.settings.backbone) if names else None
+    for name in names:
+        if backbone is not None:
+            load_product(loaded.home.products, name, backbone)
+    return (
+        f"{len(names)} enrolled, all files verified"
+        if names
+        else "none enrolled yet (flawscope enroll PRODUCT good/*.jpg)"
+    )
+
+
+def _knowledge(loaded: LoadedSettings) -> str:
+    from ..tools.backbones import load_backbone
+    from ..tools.knowledge.builder import open_knowledge_base
+
+    base = open_knowledge_base(
+        loaded.home.knowledge, load_backbone(loaded.settings.backbone), store=loaded.settings.store
+    )
+    try:
+        return f"{len(base.documents)} documents, store {loaded.settings.store}"
+    finally:
+        base.close()

@@ -1,0 +1,113 @@
+"""Look at an inspected picture again: magnify a region, or lay it beside the most similar good reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import InputError, ProductError
+from .home import write_atomically
+from .reasoner.evidence import number
+from .schemas import InspectionReport, Region
+
+if TYPE_CHECKING:
+    from ..tools.products import ProductModel
+    from .inspector import InspectionDeps
+
+PANEL_PX = 420
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen: a sentence and the path of a picture."""
+
+    text: str
+    picture: str
+
+
+def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[NDArray[np.uint8], ProductModel]:
+    """The picture and its product again.
+
+    Raises:
+        InputError: the file is gone or no longer the one that was inspected.
+        ProductError: there are no references to look with.
+    """
+    from ..tools.imaging import load_image
+
+    product = deps.product(report.product)
+    if product is None:
+        raise ProductError("there are no good references to compare with.")
+    picture = load_image(report.image, value_range=product.value_range, max_pixels=deps.settings.max_pixels)
+    if picture.sha256 != report.sha256:
+        raise InputError(f"{report.image} has changed since it was inspected.", hint="Inspect it again.")
+    return picture.rgb, product
+
+
+def _save(deps: InspectionDeps, name: str, panels: list[NDArray[np.uint8]]) -> str:
+    """Panels side by side as a PNG under the artifacts."""
+    sized = []
+    for panel in panels:
+        picture = Image.fromarray(panel)
+        picture = picture.resize(
+            (max(1, round(picture.width * PANEL_PX / picture.height)), PANEL_PX), Image.Resampling.BICUBIC
+        )
+        sized.append(np.asarray(picture))
+        sized.append(np.full((PANEL_PX, 6, 3), 255, np.uint8))
+    path = deps.home.artifacts / "looks" / f"{name}.png"
+    joined = Image.fromarray(np.concatenate(sized[:-1], axis=1))
+    write_atomically(path, lambda temporary: joined.save(temporary, format="PNG"))
+    return str(path)
+
+
+def zoom_into(report: InspectionReport, deps: InspectionDeps, region: Region) -> Look:
+    """Inspect one region at twice the resolution.
+
+    Args:
+        report: the inspection.
+        deps: for the product.
+        region: of the report.
+    """
+    from ..tools import views
+
+    rgb, product = _reload(report, deps)
+    x0, y0, x1, y1 = region.box
+    centre = ((x0 + x1) // 2, (y0 + y1) // 2)
+    seen = views.zoom(product, rgb, None, centre)
+    bx0, by0, bx1, by1 = views.window_around(rgb.shape[:2], centre)
+    path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-{region.id}-zoom", [rgb, rgb[by0:by1, bx0:bx1]])
+    text = f"{region.id} at twice the resolution: {seen.note}"
+    return Look(text, path)
+
+
+def compare_with_reference(report: InspectionReport, deps: InspectionDeps) -> Look:
+    """Lay the picture beside the good reference that it resembles most."""
+    from ..tools import views
+    from ..tools.imaging import load_image
+
+    rgb, product = _reload(report, deps)
+    features = views.encode(deps.backbone, product, rgb)
+    seen = views.reference(product, rgb, features, None)
+    name = str(seen.values["reference"])
+    reference = load_image(Path(product.reference_path(name)), value_range=product.value_range)
+    panels = [rgb, reference.rgb]
+    if report.regions:
+        x0, y0, x1, y1 = report.regions[0].box
+        panels[0] = _marked(rgb, (x0, y0, x1, y1))
+    path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-reference", panels)
+    return Look(f"The most similar good reference is {name}. {seen.note} (deviation {number(seen.score)})", path)
+
+
+def _marked(rgb: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    from PIL import ImageDraw
+
+    picture = Image.fromarray(rgb)
+    x0, y0, x1, y1 = box
+    ImageDraw.Draw(picture).rectangle(
+        [x0, y0, x1 - 1, y1 - 1], outline=(220, 40, 40), width=max(2, min(picture.size) // 150)
+    )
+    return np.asarray(picture)

@@ -1,0 +1,193 @@
+"""What the command line does with an Inspector: several pictures in order, files beside them, conversations."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .artifacts import ArtifactStore
+from .errors import ConfigError, InputError, StorageError
+from .home import storage_errors, write_atomically, write_text_atomically
+from .inspector import InspectionDeps, Inspector, Progress
+from .reasoner.evidence import words
+from .schemas import InspectionReport
+from .settings import LoadedSettings
+
+if TYPE_CHECKING:
+    from .conversation import Conversation
+
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
+)
+
+
+def expand_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Folders become the pictures in them, sorted, subfolders included; files stay as given.
+
+    Raises:
+        InputError: a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        if not inside:
+            raise InputError(f"the folder {path} holds no pictures.", hint="Name a picture or another folder.")
+        found += inside
+    return found
+
+
+def inspect_all(
+    loaded: LoadedSettings,
+    images: Sequence[Path],
+    product: str | None,
+    references: Sequence[Path],
+    out: Path | None,
+    progress: Progress | None,
+    on_step: Callable[[str], None],
+    instruction: str = "",
+) -> Iterator[InspectionReport]:
+    """Inspect pictures in the order given; each report is yielded (and its files written) before the next begins.
+
+    Args:
+        loaded: settings.
+        images: pictures.
+        product: an enrolled product.
+        references: good pictures instead of a product.
+        out: folder for the files of each picture; None writes nothing.
+        progress: told about building and fitting.
+        on_step: told each step's name as it ends.
+        instruction: what is asked.
+    """
+    if out is not None:
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+    names = distinct_names(images)
+    with Inspector(loaded, references=[str(path) for path in references], progress=progress) as inspector:
+        for number, image in enumerate(images):
+            for kind, payload in inspector.stream(image, product=product, instruction=instruction):
+                if kind == "step":
+                    on_step(payload)
+                elif kind == "report":
+                    yield payload if out is None else write_files(payload, inspector, out / names[number])
+            if progress and len(images) > 1:
+                progress("inspecting", number + 1, len(images))
+
+
+def distinct_names(images: Sequence[Path]) -> list[str]:
+    """A folder name per picture: its stem, numbered where stems repeat, without characters that folders dislike."""
+    taken: set[str] = set()
+    names = []
+    for image in images:
+        stem = re.sub(r"[^\w.-]+", "_", image.stem)[:80].strip(".") or "picture"
+        name, count = stem, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def write_files(report: InspectionReport, inspector: Inspector, folder: Path) -> InspectionReport:
+    """Write overlay.png, heatmap.png and report.json; the returned report names them under ``artifacts``.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    artifacts: dict[str, str] = {}
+    if report.error is None:
+        for name, picture in _pictures(report, inspector):
+            path = folder / f"{name}.png"
+            write_atomically(path, lambda temporary, picture=picture: picture.save(temporary, format="PNG"))  # type: ignore[misc]
+            artifacts[name] = str(path)
+    artifacts["report"] = str(folder / "report.json")
+    complete = report.model_copy(update={"artifacts": artifacts})
+    write_text_atomically(folder / "report.json", complete.model_dump_json(indent=2) + "\n")
+    return complete
+
+
+def _pictures(report: InspectionReport, inspector: Inspector) -> Iterator[tuple[str, Any]]:
+    from PIL import Image
+
+    from ..tools.overlay import draw_heatmap, draw_overlay
+
+    deps = inspector.deps
+    product = deps.product(report.product)
+    picture = report.provenance["picture"]
+    rgb = deps.artifacts.get(picture["rgb"])
+    anomaly_map = deps.artifacts.get(picture["anomaly_map"]) if picture.get("anomaly_map") else None
+    threshold = product.pixel_threshold if product else 1.0
+    sx, sy = picture["scale"]
+    boxes = [
+        ((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)), region.id)
+        for region in report.regions
+        for x0, y0, x1, y1 in [region.box]
+    ]
+    kind = words(report.defect_type.name) if report.defect_type else ""
+    place = report.regions[0].place if report.regions else ""
+    caption = ", ".join(filter(None, (kind, place))) or Path(report.image).name
+    yield "overlay", Image.fromarray(draw_overlay(rgb, anomaly_map, threshold, boxes, report.verdict.value, caption))
+    if anomaly_map is not None:
+        yield "heatmap", Image.fromarray(draw_heatmap(anomaly_map, threshold))
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def threads(loaded: LoadedSettings) -> Iterator[Any]:
+    """The checkpointer that keeps conversations.
+
+    Raises:
+        StorageError: the database cannot be opened or written, or is damaged.
+    """
+    from langgraph.checkpoint.sqlite import SqliteSaver
+
+    path = loaded.home.threads / "threads.sqlite"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with SqliteSaver.from_conn_string(str(path)) as saver:
+            yield saver
+    except sqlite3.Error as error:
+        raise StorageError(
+            f"the conversations in {path} cannot be used: {error}.", hint="Move that file away."
+        ) from error
+
+
+@contextmanager
+def begin_conversation(
+    loaded: LoadedSettings, report: InspectionReport, references: Sequence[Path] = ()
+) -> Iterator[Conversation]:
+    """A new conversation about a report, with an id of its own."""
+    from .conversation import Conversation
+
+    with threads(loaded) as saver:
+        conversation = Conversation(InspectionDeps(loaded, ArtifactStore()), saver, uuid.uuid4().hex[:8])
+        conversation.start(report, [str(path) for path in references])
+        yield conversation
+
+
+@contextmanager
+def open_conversation(loaded: LoadedSettings, thread_id: str) -> Iterator[Conversation]:
+    """A conversation that was begun earlier.
+
+    Raises:
+        ConfigError: there is none of that id.
+    """
+    from .conversation import Conversation
+
+    if not (loaded.home.threads / "threads.sqlite").exists():
+        raise ConfigError(f"no conversation with the id {thread_id!r}.", hint="The id is printed when one begins.")
+    with threads(loaded) as saver:
+        conversation = Conversation(InspectionDeps(loaded, ArtifactStore()), saver, thread_id)
+        _ = conversation.report  # raises now rather than at the first question
+        yield conversation

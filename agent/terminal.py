@@ -1,0 +1,135 @@
+"""How results look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .reasoner.evidence import number, words
+from .schemas import InspectionReport, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {Verdict.OK: "bold white on green4", Verdict.NG: "bold white on red3", Verdict.REVIEW: "bold black on gold3"}
+STEP_NAMES = {
+    "load": "reading the picture",
+    "encode": "looking",
+    "localise": "locating",
+    "retrieve": "consulting the knowledge base",
+    "classify": "naming the defect",
+    "reason": "composing",
+    "verify": "verifying",
+    "zoom": "zooming in",
+    "reference": "comparing with references",
+    "self_consistency": "checking consistency",
+    "more_docs": "reading further documents",
+}
+
+
+def clean(text: str) -> str:
+    """Text from files and documents without control characters, so that it cannot steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def print_report(console: Console, report: InspectionReport) -> None:
+    """One report, readable at a glance: verdict first, then where, what, why, what to do, and the evidence."""
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Text.assemble((f" {report.verdict.value} ", STYLES[report.verdict]), "  ", (clean(report.image), "bold"))
+    if report.product:
+        head.append(f"  ({report.product})", style="dim")
+    console.print()
+    console.print(head)
+    if report.error is not None:
+        console.print(Text(clean(report.error.message), style="red"))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _rows(report):
+        table.add_row(label, Text(clean(text)))
+    console.print(table)
+
+
+def _rows(report: InspectionReport) -> list[tuple[str, str]]:
+    rows = [("why", _cited(report, "verdict") or report.verdict_reason)]
+    if report.probability is not None and report.uncertainty.entropy is not None:
+        basis = "" if report.uncertainty.calibrated else ", extrapolated from few references"
+        sure = f"P(defect) {report.probability:.2f}, entropy {report.uncertainty.entropy:.2f}{basis}"
+        rows.append(("certainty", sure))
+    rows.append(("where", _cited(report, "location")))
+    if report.defect_type is not None:
+        kind = report.defect_type
+        share = "" if kind.posterior is None else f" ({number(kind.posterior)})"
+        rows.append(("type", words(kind.name) + share + _ids_of(report, "defect_type")))
+    rows += [
+        ("looks like", _cited(report, "description")),
+        ("cause", _cited(report, "root_cause")),
+        ("consequence", _cited(report, "consequence")),
+        ("action", _cited(report, "action")),
+    ]
+    checks = [f"{s.action.replace('_', ' ')}: {s.note}" for s in report.trace if s.action in _CHECKS]
+    rows += [("checked", check) for check in checks]
+    documents = [f"{item.id} {item.source}" for item in report.evidence if item.kind == "document"]
+    rows.append(("documents", " · ".join(documents)))
+    rows += [(name, path) for name, path in report.artifacts.items()]
+    return [(label, text) for label, text in rows if text]
+
+
+_CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs"})
+
+
+def _cited(report: InspectionReport, field: str) -> str:
+    return " ".join(
+        f"{claim.text} [{', '.join(claim.evidence_ids)}]" for claim in report.claims if claim.field == field
+    )
+
+
+def _ids_of(report: InspectionReport, field: str) -> str:
+    ids = [cite for claim in report.claims if claim.field == field for cite in claim.evidence_ids]
+    return f" [{', '.join(ids)}]" if ids else ""
+
+
+def print_summary(console: Console, reports: list[InspectionReport]) -> None:
+    """A line that counts the verdicts of several pictures."""
+    counts = {verdict: sum(report.verdict is verdict for report in reports) for verdict in Verdict}
+    failed = sum(report.error is not None for report in reports)
+    text = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
+    console.print(f"\n{len(reports)} pictures: {text}" + (f" ({failed} could not be inspected)" if failed else ""))
+
+
+class ProgressBar:
+    """A progress bar on standard error that appears with the first call and leaves nothing behind.
+
+    Use it as a context manager; the object itself is the callback ``(what, done, total)``.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` pieces of ``what`` are done."""
+        if not self._console.is_terminal:
+            return
+        if self._progress is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(what))
+
+    def __exit__(self, *exc: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()

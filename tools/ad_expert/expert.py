@@ -1,0 +1,176 @@
+"""The AD Expert in reference mode: what differs from good parts, and where.
+
+Patch tokens of the backbone's deepest layer, averaged over 3x3 patches and normalised, are compared with a memory_bank
+of good references; the anomaly_map is the distance to the nearest of them, the image_score the mean of the highest two
+percent (AnomalyDINO, Damm et al. 2024, averages one percent; PatchCore takes the maximum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...agent.errors import ProductError
+from ..backbones import Backbone, VisualFeatures
+from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
+from .memory_bank import MemoryBank, Progress, greedy_coreset
+
+STRIDE_PX = 16
+MAX_ASPECT = 8
+"""Longer pictures are squeezed to this aspect, so that a line scan cannot ask for a grid without end."""
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How the expert looks. Stored with each product, since its numbers hold only for these values.
+
+    Attributes:
+        short_side_px: model pixels of the picture's shorter side.
+        bank_size: tokens kept in the memory bank.
+        top_fraction: share of the patches that makes the image_score.
+    """
+
+    short_side_px: int = 448
+    bank_size: int = 4000
+    top_fraction: float = 0.02
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Where a picture differs from good parts.
+
+    Attributes:
+        anomaly_map: float32 (H, W), pixels of the given picture; distances in [0, 2].
+        image_score: mean of the highest patch scores.
+        patch_scores: float32 (h, w) on the patch grid, before smoothing.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    image_score: float
+    patch_scores: NDArray[np.float32]
+
+
+def prepare(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
+    """Resize to the model's frame: aspect kept (up to MAX_ASPECT), both sides multiples of 16, nothing cropped.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        short_side_px: wanted shorter side.
+
+    Returns:
+        uint8 (H', W', 3).
+    """
+    height, width = rgb.shape[:2]
+    scale = short_side_px / min(height, width)
+    longest = short_side_px * MAX_ASPECT
+    sides = [min(longest, side * scale) for side in (height, width)]
+    h, w = (max(2, round(side / STRIDE_PX)) * STRIDE_PX for side in sides)
+    if (h, w) == (height, width):
+        return rgb
+    # reducing_gap decimates by whole boxes first: same look, a fraction of the time for large pictures
+    return np.asarray(Image.fromarray(rgb).resize((w, h), Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def expert_tokens(features: VisualFeatures) -> NDArray[np.float32]:
+    """Tokens that are compared: deepest layer, 3x3 average (edges repeated), unit length.
+
+    Args:
+        features: of one or more pictures; the first is used.
+
+    Returns:
+        float32 (N, D).
+    """
+    h, w = features.grid
+    grid = features.patch_tokens[-1][0].reshape(h, w, -1)
+    padded = np.pad(grid, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    pooled = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]).reshape(h * w, -1)
+    norms = np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-6)
+    return np.asarray(pooled / norms, dtype=np.float32)
+
+
+class FittedExpert:
+    """A memory bank and how to read it.
+
+    Attributes:
+        bank: the references.
+        config: how pictures are prepared and scored.
+    """
+
+    def __init__(self, bank: MemoryBank, config: ExpertConfig) -> None:
+        self.bank = bank
+        self.config = config
+
+    def encode(self, backbone: Backbone, rgb: NDArray[np.uint8]) -> VisualFeatures:
+        """One forward pass over a picture, uint8 (H, W, 3), in the frame that the bank was made in."""
+        return backbone.encode_image(prepare(rgb, self.config.short_side_px)[None])
+
+    def score_grid(self, features: VisualFeatures) -> NDArray[np.float32]:
+        """Distance of each patch to the bank, float32 (h, w)."""
+        return self.bank.distances(expert_tokens(features)).reshape(features.grid)
+
+    def image_score(self, patch_scores: NDArray[np.float32]) -> float:
+        """The score of a whole picture (or crop) from its patch scores."""
+        return top_fraction_mean(patch_scores, self.config.top_fraction)
+
+    def localise(self, features: VisualFeatures, height: int, width: int) -> Localisation:
+        """Judge a picture by its features.
+
+        Args:
+            features: from ``encode``.
+            height: of the picture whose pixels the map shall have.
+            width: likewise.
+        """
+        patch_scores = self.score_grid(features)
+        anomaly_map = grid_to_pixels(smooth_grid(patch_scores), height, width)
+        return Localisation(anomaly_map, self.image_score(patch_scores), patch_scores)
+
+
+class ReferenceFit:
+    """The memory bank of a set of references, and each reference judged by the others.
+
+    A reference may come in several views (rotations, tiles); its views share an owner number and leave together. For
+    the judgement the owner's tokens leave the bank, and those tokens of other references that they stood for come back
+    in: the bank that the selection would have made without it, up to the selection's radius.
+
+    Args:
+        tokens: per view, float32 (N, D) from ``expert_tokens``.
+        owners: which reference each view belongs to.
+        config: stored with the result.
+        progress: told about the selection.
+
+    Raises:
+        ProductError: there is no reference.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[NDArray[np.float32]],
+        owners: Sequence[int],
+        config: ExpertConfig,
+        *,
+        progress: Progress | None = None,
+    ) -> None:
+        if not tokens:
+            raise ProductError("there are no good references.", hint="Give at least one good picture.")
+        self._tokens = np.concatenate(list(tokens))
+        self._owners = np.repeat(np.asarray(owners, np.int32), [len(view) for view in tokens])
+        kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
+        self.expert = FittedExpert(MemoryBank(self._tokens[kept], self._owners[kept]), config)
+
+    def without(self, owner: int) -> FittedExpert:
+        """The expert that the other references make.
+
+        Raises:
+            ProductError: there is no other reference.
+        """
+        bank = self.expert.bank
+        orphaned = (bank.owners[self._standing_for] == owner) & (self._owners != owner)
+        kept = bank.owners != owner
+        tokens = np.concatenate([bank.tokens[kept], self._tokens[orphaned]])
+        owners = np.concatenate([bank.owners[kept], self._owners[orphaned]])
+        return FittedExpert(MemoryBank(tokens, owners), self.expert.config)

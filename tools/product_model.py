@@ -1,0 +1,132 @@
+"""A product in memory: everything that an inspection needs to know about good parts and known defects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.errors import ProductError
+from .ad_expert.calibration import Calibration
+from .ad_expert.expert import FittedExpert, Localisation
+from .ad_expert.regions import FoundRegion, find_regions
+from .backbones import Backbone, VisualFeatures
+from .defect_features import defect_feature, defect_weights, patch_matrix
+from .defect_types import TypeModel
+
+SHORTLIST = 5
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """The product's own scale for anomaly_map values, from the references judged by each other.
+
+    Attributes:
+        threshold: good patches stay below it nearly everywhere.
+        peak: highest value that most good parts reach.
+        area_share: share of the picture that the largest area above the threshold has on most good parts.
+    """
+
+    threshold: float
+    peak: float
+    area_share: float
+
+
+@dataclass(frozen=True)
+class ProductModel:
+    """A fitted product.
+
+    Attributes:
+        name: of the product.
+        backbone: that made the tokens.
+        expert: for whole pictures.
+        fine: for windows of half the sides (zoom).
+        calibration: leave-one-out scores per view.
+        pixel_scale: for regions and overlays.
+        reference_tokens: per owner, float16 (N, D) tokens and their grid.
+        reference_names: file names as enrolled.
+        reference_hashes: sha256 of the files.
+        reference_files: stored pictures, for side-by-side views.
+        left_out: names of exact copies that were not used.
+        rotate: whether quarter turns were learnt too.
+        value_range: fixed grey range for 16-bit and float pictures.
+        types: defect types, None without examples.
+        type_examples: examples per type.
+        fingerprint: hash over the product's files, recorded in reports.
+        reference_pictures: uint8 pictures, only right after fitting.
+    """
+
+    name: str
+    backbone: Backbone
+    expert: FittedExpert
+    fine: FittedExpert
+    calibration: Calibration
+    pixel_scale: PixelScale
+    reference_tokens: dict[int, tuple[NDArray[np.float16], tuple[int, int]]]
+    reference_names: tuple[str, ...]
+    reference_hashes: tuple[str, ...]
+    reference_files: tuple[str, ...]
+    left_out: tuple[str, ...]
+    rotate: bool
+    value_range: tuple[float, float] | None
+    types: TypeModel | None
+    type_examples: dict[str, int]
+    fingerprint: str
+    reference_pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """Lower end of the overlay's colours."""
+        return self.pixel_scale.threshold
+
+    def typical(self, view: str) -> float:
+        """Median raw score of the references under a view; NaN with a single reference."""
+        column = self.calibration.scores[:, self.calibration.views.index(view)]
+        return float(np.median(column)) if len(column) else math.nan
+
+    def reference_path(self, name: str) -> str:
+        """The stored picture of a reference.
+
+        Raises:
+            ProductError: there is no reference of that name.
+        """
+        try:
+            return self.reference_files[self.reference_names.index(name)]
+        except ValueError:
+            raise ProductError(f"the product {self.name} has no reference {name}.") from None
+
+    def localise(self, features: VisualFeatures, rgb: NDArray[np.uint8]) -> Localisation:
+        """Compare a picture's features with the good references; the map has the picture's pixels."""
+        return self.expert.localise(features, rgb.shape[0], rgb.shape[1])
+
+    def regions(self, anomaly_map: NDArray[np.float32]) -> list[FoundRegion]:
+        """Suspicious areas on the product's own scale."""
+        scale = self.pixel_scale
+        return find_regions(
+            anomaly_map, scale.threshold, min_area_px=1.5 * scale.area_share * anomaly_map.size, min_peak=scale.peak
+        )
+
+    def name_type(self, features: VisualFeatures, patch_scores: NDArray[np.float32]) -> dict[str, Any] | None:
+        """Compare the suspicious patches with the examples of defect types.
+
+        Returns:
+            ``name``, ``posterior``, ``candidates`` (at most SHORTLIST), ``entropy`` in [0, 1] and ``source``; None when
+            no examples are known.
+        """
+        if self.types is None:
+            return None
+        feature = defect_feature(patch_matrix(features), defect_weights(patch_scores))
+        posterior = self.types.posterior(feature)
+        shares = np.array([share for _, share in posterior])
+        positive = shares[shares > 0]
+        entropy = float(-(positive * np.log(positive)).sum() / math.log(len(shares))) if len(shares) > 1 else 0.0
+        return {
+            "name": posterior[0][0],
+            "posterior": posterior[0][1],
+            "candidates": [{"name": name, "posterior": share} for name, share in posterior[:SHORTLIST]],
+            "entropy": min(1.0, max(0.0, entropy)),
+            "source": f"examples of {self.name}",
+        }

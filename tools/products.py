@@ -1,0 +1,286 @@
+"""Products: what is learnt from good references, and where it is kept.
+
+    products/<name>/product.json     manifest: references, hashes of every file, configuration
+                    arrays.npz       memory banks, reference tokens, calibration table, pixel thresholds
+                    types.npz        defect types, when examples were given
+                    references/*.png the references as they were seen, for side-by-side views
+
+The manifest is written last and names the hash of every file, so a damaged or half-written product is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..agent.errors import ConfigError, ProductError
+from ..agent.home import new_folder, storage_errors, write_json_atomically
+from .ad_expert.calibration import Calibration, smallest_rate
+from .ad_expert.expert import ExpertConfig, FittedExpert
+from .ad_expert.memory_bank import MemoryBank, Progress
+from .backbones import Backbone
+from .defect_types import TypeModel
+from .enrolment import fit_product
+from .product_model import PixelScale, ProductModel
+
+__all__ = [
+    "ProductModel",
+    "check_enrolment",
+    "describe",
+    "enroll_product",
+    "fit_product",
+    "list_products",
+    "load_product",
+    "remove_product",
+    "require_product",
+]
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+STORED_SIDE_PX = 1024
+REMEDY = "Enrol it again: flawscope enroll {name} good/*.jpg --replace"
+
+
+def list_products(folder: Path) -> list[str]:
+    """Names of the enrolled products, sorted; leftovers of interrupted enrolments are not products."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+
+
+def require_product(folder: Path, name: str) -> Path:
+    """The folder of a product.
+
+    Raises:
+        ConfigError: the name cannot be one.
+        ProductError: there is no such product.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name a product.", hint="Use letters, digits, '_', '-' and '.', at most 64.")
+    path = folder / name
+    if not path.is_dir():
+        known = ", ".join(list_products(folder)) or "none yet"
+        raise ProductError(
+            f"no product {name!r}.", hint=f"Enrolled: {known}. Enrol it: flawscope enroll {name} good/*.jpg"
+        )
+    return path
+
+
+def remove_product(folder: Path, name: str) -> None:
+    """Remove a product with all its files.
+
+    Raises:
+        ProductError: there is no such product.
+        StorageError: the disk refuses.
+    """
+    path = require_product(folder, name)
+    with storage_errors(path):
+        shutil.rmtree(path)
+
+
+def check_enrolment(folder: Path, name: str, count: int, false_alarm: float, *, replace: bool) -> None:
+    """Refuse an enrolment that cannot end well, before any work is done.
+
+    Raises:
+        ConfigError: the name cannot be one, or the product exists and is not to be replaced.
+        ProductError: there is no picture.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot name a product.", hint="Use letters, digits, '_', '-' and '.', at most 64.")
+    if (folder / name).exists() and not replace:
+        raise ConfigError(f"the product {name!r} is enrolled already.", hint="Add --replace to enrol it anew.")
+    if count < 1:
+        raise ProductError("there are no good references.", hint="Give at least one good picture.")
+
+
+def enroll_product(
+    folder: Path,
+    name: str,
+    references: Sequence[Path],
+    backbone: Backbone,
+    *,
+    defects: Path | None = None,
+    rotate: bool = False,
+    replace: bool = False,
+    max_pixels: int = 200_000_000,
+    progress: Progress | None = None,
+) -> ProductModel:
+    """Learn a product and store it; a product of that name stays untouched until the new one is complete.
+
+    Args:
+        folder: of all products.
+        name: of this one.
+        references: good pictures.
+        backbone: feature extractor.
+        defects: folder with one subfolder of example pictures per defect type.
+        rotate: also learn the references turned by 90, 180 and 270 degrees.
+        replace: allow a product of that name to be replaced.
+        max_pixels: larger pictures are refused.
+        progress: told about each stage.
+
+    Raises:
+        ConfigError: the name is taken or cannot be one.
+        InputError: a picture cannot be read.
+        ProductError: there is no usable reference.
+        StorageError: the disk refuses.
+    """
+    check_enrolment(folder, name, len(references), 0.0, replace=replace)
+    model = fit_product(
+        name,
+        [str(path) for path in references],
+        backbone,
+        defects=defects,
+        rotate=rotate,
+        max_pixels=max_pixels,
+        progress=progress,
+    )
+    with new_folder(folder / name) as fresh:
+        _write(model, fresh)
+    return load_product(folder, name, backbone)
+
+
+def _write(model: ProductModel, folder: Path) -> None:
+    arrays: dict[str, Any] = {
+        "bank_tokens": model.expert.bank.tokens,
+        "bank_owners": model.expert.bank.owners,
+        "fine_tokens": model.fine.bank.tokens,
+        "fine_owners": model.fine.bank.owners,
+        "calibration": model.calibration.scores,
+        "pixel_scale": np.array([model.pixel_scale.threshold, model.pixel_scale.peak, model.pixel_scale.area_share]),
+    }
+    for owner, (tokens, grid) in model.reference_tokens.items():
+        arrays[f"reference_{owner}"] = tokens
+        arrays[f"grid_{owner}"] = np.array(grid)
+    with storage_errors(folder):
+        (folder / "references").mkdir()
+        with (folder / "arrays.npz").open("wb") as file:
+            np.savez(file, **arrays)
+        for owner, rgb in enumerate(model.reference_pictures):
+            picture = Image.fromarray(rgb)
+            picture.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX))
+            picture.save(folder / "references" / f"{owner:03d}.png")
+        if model.types is not None:
+            model.types.save(folder / "types.npz")
+        hashes = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    manifest = {
+        "format": FORMAT,
+        "name": model.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "backbone": {"name": model.backbone.name, "weights_sha256": model.backbone.weights_sha256},
+        "config": asdict(model.expert.config),
+        "fine_config": asdict(model.fine.config),
+        "views": list(model.calibration.views),
+        "references": [
+            {"name": n, "sha256": h} for n, h in zip(model.reference_names, model.reference_hashes, strict=True)
+        ],
+        "left_out": list(model.left_out),
+        "rotate": model.rotate,
+        "value_range": list(model.value_range) if model.value_range else None,
+        "type_examples": model.type_examples,
+        "files": hashes,
+    }
+    write_json_atomically(folder / "product.json", manifest)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
+    """Read a product after verifying every file.
+
+    Raises:
+        ConfigError: the name cannot be one.
+        ProductError: there is no such product, it is damaged, or it was enrolled with another backbone.
+    """
+    path = require_product(folder, name)
+    damaged = ProductError(f"the product {name!r} is damaged.", hint=REMEDY.format(name=name))
+    try:
+        manifest = json.loads((path / "product.json").read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ProductError(f"the product {name!r} was written by another version.", hint=REMEDY.format(name=name))
+        for relative, expected in manifest["files"].items():
+            if _sha256(path / relative) != expected:
+                raise ProductError(f"the product {name!r} is damaged ({relative}).", hint=REMEDY.format(name=name))
+        if manifest["backbone"]["weights_sha256"] != backbone.weights_sha256:
+            raise ProductError(
+                f"the product {name!r} was enrolled with the backbone {manifest['backbone']['name']} of other weights.",
+                hint=REMEDY.format(name=name),
+            )
+        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+            return _assemble(path, manifest, arrays, backbone)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged from error
+
+
+def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backbone) -> ProductModel:
+    owners = range(len(manifest["references"]))
+    value_range = manifest["value_range"]
+    threshold, peak, area = (float(v) for v in arrays["pixel_scale"])
+    return ProductModel(
+        name=manifest["name"],
+        backbone=backbone,
+        expert=FittedExpert(
+            MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), ExpertConfig(**manifest["config"])
+        ),
+        fine=FittedExpert(
+            MemoryBank(arrays["fine_tokens"], arrays["fine_owners"]), ExpertConfig(**manifest["fine_config"])
+        ),
+        calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),
+        pixel_scale=PixelScale(threshold, peak, area),
+        reference_tokens={o: (arrays[f"reference_{o}"], _pair(arrays[f"grid_{o}"])) for o in owners},
+        reference_names=tuple(item["name"] for item in manifest["references"]),
+        reference_hashes=tuple(item["sha256"] for item in manifest["references"]),
+        reference_files=tuple(str(path / "references" / f"{owner:03d}.png") for owner in owners),
+        left_out=tuple(manifest["left_out"]),
+        rotate=manifest["rotate"],
+        value_range=(float(value_range[0]), float(value_range[1])) if value_range else None,
+        types=TypeModel.load(path / "types.npz") if manifest["type_examples"] else None,
+        type_examples=manifest["type_examples"],
+        fingerprint=hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def _pair(array: Any) -> tuple[int, int]:
+    return int(array[0]), int(array[1])
+
+
+def describe(model: ProductModel, false_alarm: float) -> list[str]:
+    """What was learnt, in lines for a person."""
+    count = len(model.reference_names)
+    lines = [
+        f"{model.name}: {count} good references" + (f", turned by quarters ({4 * count} views)" if model.rotate else "")
+    ]
+    if model.left_out:
+        lines.append(f"left out as exact copies: {', '.join(model.left_out)}")
+    decision = model.calibration.decide({"whole": model.typical("whole")}, false_alarm)
+    if decision.threshold is None:
+        lines.append(
+            "threshold: none; fewer than 3 references cannot show how much good parts differ (verdicts are REVIEW)"
+        )
+    else:
+        basis = "conformal" if decision.basis == "conformal" else "EXTRAPOLATED"
+        lines.append(
+            f"threshold: {decision.threshold:.2f} spreads for a false-alarm rate of {false_alarm:.1%} ({basis})"
+        )
+        if decision.basis == "extrapolated":
+            lines.append(
+                f"  {count} references support {smallest_rate(count):.1%} at best; for {false_alarm:.1%} enrol "
+                f"{int(np.ceil(1 / false_alarm - 1e-9)) - 1} or more, or ask for a higher rate (--false-alarm)"
+            )
+    lines.append(f"views calibrated: {', '.join(model.calibration.views)}")
+    lines.append(f"memory bank: {len(model.expert.bank.tokens)} patch tokens, zoom {len(model.fine.bank.tokens)}")
+    examples = ", ".join(f"{name} ({n})" for name, n in model.type_examples.items())
+    lines.append(f"defect types: {examples}" if examples else "defect types: none (add examples with --defects FOLDER)")
+    return lines
