@@ -22,43 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.errors import InputError
-from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
-from ..tools.backbones import Backbone, VisualFeatures, load_backbone
-from ..tools.defect_features import defect_feature, defect_weights, patch_matrix
+from ..tools.backbones import load_backbone
 from ..tools.defect_types import DRAWING_TRUST, UNKNOWN, Method, TypeModel
-from ..tools.imaging import load_image
+from .type_features import GENERAL_TYPE, Features, Labels, describe_drawings, describe_product
 
 METHODS: tuple[Method, ...] = ("lda", "cosine")
 MIN_TEST_PICTURES = 5  # of each type must remain beside the examples; with fewer, pictures are left out in turn
-DRAWN_VARIANTS = 6
 
-GENERAL_TYPE: dict[str, dict[str, str]] = {
-    "steel_types": {
-        "crazing": "crazing",
-        "inclusion": "inclusion",
-        "patches": "patches",
-        "pitted_surface": "pitting",
-        "rolled-in_scale": "rolled_in_scale",
-        "scratches": "scratch",
-    },
-    "transistor": {
-        "bent_lead": "bent",
-        "cut_lead": "cut",
-        "damaged_case": "broken",
-        "misplaced": "misplacement",
-    },
-    "magnetic_tile": {
-        "blowhole": "porosity",
-        "break": "chip",
-        "crack": "crack",
-        "fray": "wear",
-        "uneven": "uneven_surface",
-    },
-}
-"""The products of this benchmark, and which general type each of their types is."""
-
-Features = NDArray[np.float32]
-Labels = NDArray[np.str_]
 Progress = Callable[[str], None]
 
 
@@ -137,7 +107,7 @@ def run_types(data: Path, examples: int = 10, repeats: int = 5, progress: Progre
     started = time.perf_counter()
     backbone = load_backbone("efficientnet-lite2")
     tell("drawing the general types")
-    drawn = TypeModel.fit(*_describe_drawings(backbone), trust=DRAWING_TRUST)
+    drawn = TypeModel.fit(*describe_drawings(backbone), trust=DRAWING_TRUST)
     naming, transfer = [], []
     for product in products:
         tell(f"describing {product}")
@@ -147,52 +117,6 @@ def run_types(data: Path, examples: int = 10, repeats: int = 5, progress: Progre
             naming.append(evaluate_naming(product, features, labels, method, examples, repeats))
         transfer.append(_evaluate_transfer(product, features, labels, drawn))
     return TypesReport(tuple(naming), tuple(transfer), time.perf_counter() - started)
-
-
-def describe_product(folder: Path, backbone: Backbone) -> tuple[Features, Labels]:
-    """One feature (K,) per defective test picture, as at inspection, and its type.
-
-    Args:
-        folder: of the product.
-        backbone: the feature extractor.
-    """
-    references = _pictures(folder, "train/good/*")
-    config = ExpertConfig()
-
-    def encode(path: Path) -> VisualFeatures:
-        return backbone.encode_image(prepare(load_image(path).rgb, config.short_side_px)[None])
-
-    fitted: FittedExpert | None = None
-    if references:
-        tokens = [expert_tokens(encode(path)) for path in references]
-        fitted = ReferenceFit(tokens, range(len(tokens)), config).expert
-    pictures = [path for path in _pictures(folder, "test/*/*") if path.parent.name != "good"]
-    features = [_describe(encode(path), fitted) for path in pictures]
-    return np.stack(features), np.array([path.parent.name for path in pictures])
-
-
-def _pictures(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith("."))
-
-
-def _describe(features: VisualFeatures, fitted: FittedExpert | None) -> Features:
-    weights = defect_weights(fitted.score_grid(features)) if fitted else None
-    return defect_feature(patch_matrix(features), weights)
-
-
-def _describe_drawings(backbone: Backbone) -> tuple[Features, list[str]]:
-    """Features of the drawn general types, weighted by their difference to the same drawing without the defect."""
-    from ..tools.knowledge.drawings import DRAWN_TYPES, draw_defect
-
-    features, labels = [], []
-    for name in DRAWN_TYPES:
-        for variant in range(DRAWN_VARIANTS):
-            drawing = draw_defect(name, variant=variant, size=320)
-            seen = backbone.encode_image(np.stack([drawing.image, drawing.clean]))
-            tokens, clean = patch_matrix(seen, 0), patch_matrix(seen, 1)
-            features.append(defect_feature(tokens, defect_weights(np.linalg.norm(tokens - clean, axis=1))))
-            labels.append(name)
-    return np.stack(features), labels
 
 
 def evaluate_naming(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..agent.errors import InputError, ProductError
 from ..agent.home import write_atomically
-from .type_statistics import calibrate_temperature, calibrate_unknown, shrunk_whitening, unit, unknown_share
+from .type_statistics import calibrate_temperature, calibrate_unknown, shrunk_whitening, unit, unknown_share, whiten
 
 UNKNOWN = "unknown"
 Method = Literal["lda", "cosine"]
@@ -143,8 +143,10 @@ class TypeModel:
         known = self.trust * (1.0 - unknown_share(distances, self.unknown_at, self.softness))
         likelihoods = np.exp((distances.min() - distances) / self.temperature)
         shares = likelihoods / likelihoods.sum() * alone * known
-        pairs = [*zip(self.names, shares.tolist(), strict=True), (UNKNOWN, max(0.0, 1.0 - float(shares.sum())))]
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+        # by distance first: far from everything all shares may be zero, and the nearest type shall still come first
+        pairs = [(self.names[i], float(shares[i])) for i in np.argsort(distances, kind="stable")]
+        pairs.append((UNKNOWN, max(0.0, 1.0 - float(shares.sum()))))
+        return sorted(pairs, key=lambda pair: -pair[1])
 
     def save(self, path: Path) -> None:
         """Write the model as .npz without pickled objects, atomically.
@@ -257,18 +259,14 @@ def _fit_geometry(
     residuals = (z - np.repeat(centroids, counts, axis=0)) * np.sqrt(weights)[:, None]
     directions, gains = shrunk_whitening(residuals)
     base = TypeModel(tuple(names), counts, method, offset, scale, directions, gains, centroids, 0.0, 0.0, 0.0, 1.0)
-    return replace(base, centroids=_whiten(base, centroids))
-
-
-def _whiten(model: TypeModel, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return z + ((z @ model.directions.T) * (model.gains - 1.0)) @ model.directions
+    return replace(base, centroids=whiten(centroids, directions, gains))
 
 
 def _distances(model: TypeModel, query: NDArray[np.float64]) -> NDArray[np.float64]:
     if model.method == "cosine":
         cosines: NDArray[np.float64] = model.centroids @ unit(query - model.offset)
         return np.maximum(1.0 - cosines, 0.0)
-    z = _whiten(model, (query - model.offset) / model.scale)
+    z = whiten((query - model.offset) / model.scale, model.directions, model.gains)
     squared: NDArray[np.float64] = ((model.centroids - z) ** 2).mean(axis=1)
     return squared
 

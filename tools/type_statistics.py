@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHRINKAGE = 0.6
-"""Share of the identity in the covariance; .3 to .9 do about as well."""
+"""Share of the identity in the covariance; .1 to .9 name about as well."""
 KNOWN_QUANTILE = 0.9
 """Share of the left-out examples that are less strange than where unknown reaches one half; see docs/defect_types.md
 for what 0.95 would gain and cost."""
@@ -39,6 +39,11 @@ def shrunk_whitening(residuals: NDArray[np.float64]) -> tuple[NDArray[np.float64
     variances = singular[kept] ** 2
     ridge = SHRINKAGE * variances.sum() / residuals.shape[1]
     return directions[kept], np.sqrt(ridge / ((1 - SHRINKAGE) * variances + ridge))
+
+
+def whiten(z: NDArray[np.float64], directions: NDArray[np.float64], gains: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply :func:`shrunk_whitening` to vectors (..., K)."""
+    return z + ((z @ directions.T) * (gains - 1.0)) @ directions
 
 
 def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:

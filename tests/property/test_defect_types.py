@@ -1,12 +1,13 @@
 import warnings
 
 import numpy as np
-from flawscope.agent.errors import ProductError
-from flawscope.tools.defect_features import defect_feature, defect_weights
-from flawscope.tools.defect_types import UNKNOWN, TypeModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from flawscope.agent.errors import ProductError
+from flawscope.tools.defect_features import defect_feature, defect_weights
+from flawscope.tools.defect_types import UNKNOWN, TypeModel
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DIM = 5

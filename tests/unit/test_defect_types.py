@@ -2,7 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flawscope.agent.errors import InputError, ProductError, StorageError
+from flawscope.benchmarks.types import TypesReport, evaluate_naming, macro_accuracy, render, run_types, split_images
 from flawscope.tools.backbones import VisualFeatures
 from flawscope.tools.defect_features import defect_feature, defect_weights, patch_matrix
 from flawscope.tools.defect_types import DRAWING_TRUST, UNKNOWN, TypeModel
@@ -159,6 +161,12 @@ def test_a_query_far_from_everything_is_unknown():
     assert p > 0.99
 
 
+def test_far_from_everything_the_nearest_type_still_comes_first():
+    features, labels = clusters()
+    answer = TypeModel.fit(features, labels).posterior(1e6 * (features[-1] - features[0]))
+    assert [name for name, _ in answer[:2]] == [UNKNOWN, "stain"]
+
+
 def test_one_type_still_says_unknown():
     features, labels = clusters(names=("dent",))
     model = TypeModel.fit(features, labels)
@@ -279,3 +287,46 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         TypeModel.fit(*clusters()).save(tmp_path / "file" / "types.npz")
+
+
+# --- the benchmark's own arithmetic -----------------------------------------------------------------------------------
+
+
+def test_examples_are_drawn_when_enough_pictures_remain():
+    labels = np.array(["a"] * 20 + ["b"] * 15)
+    splits = list(split_images(labels, 10, np.random.default_rng(0)))
+    assert len(splits) == 1
+    train, test = splits[0]
+    assert sorted([*train, *test]) == list(range(35))
+    assert [(labels[train] == name).sum() for name in "ab"] == [10, 10]
+
+
+def test_pictures_are_left_out_in_turn_when_too_few_remain():
+    labels = np.array(["a"] * 10 + ["b"] * 7)
+    splits = list(split_images(labels, 10, np.random.default_rng(0)))
+    assert len(splits) == 10
+    assert sorted(i for _, test in splits for i in test) == list(range(17))
+    assert all(not set(train) & set(test) for train, test in splits)
+    assert min((labels[train] == "a").sum() for train, _ in splits) == 9
+
+
+def test_macro_accuracy_counts_each_type_alike_and_unknown_as_wrong():
+    assert macro_accuracy(["a", "a", "a", "b"], ["a", "a", UNKNOWN, UNKNOWN]) == pytest.approx(1 / 3)
+
+
+def test_naming_far_apart_types_is_right_and_a_type_left_out_is_unknown():
+    features, labels = clusters(per_type=16)
+    row = evaluate_naming("demo", features, np.array(labels), "lda", examples=10, repeats=2)
+    assert row.examples == 10
+    assert row.forced > 0.9
+    assert row.answered == 1
+    assert row.macro == pytest.approx(1 - row.unknown)
+    assert row.open_set > 0.9
+    table = render(TypesReport((row,), (), 1.0))
+    assert "demo" in table
+    assert f"{row.macro:.3f}" in table
+
+
+def test_a_folder_without_the_products_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no pictures of steel_types"):
+        run_types(tmp_path)
