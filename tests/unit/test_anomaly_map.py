@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flawscope.tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 
@@ -46,3 +47,16 @@ def test_smoothing_keeps_a_constant_up_to_the_border() -> None:
 def test_mean_of_the_highest(fraction: float, expected: float) -> None:
     scores = np.random.default_rng(0).permutation(100).reshape(10, 10).astype(np.float32)
     assert top_fraction_mean(scores, fraction) == pytest.approx(expected)
+
+
+def test_enlarging_keeps_the_range_and_agrees_with_pillow() -> None:
+    grid = np.random.default_rng(0).random((9, 14)).astype(np.float32)
+    found = grid_to_pixels(grid, 131, 207)
+    expected = Image.fromarray(grid).resize((207, 131), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(found, np.asarray(expected), atol=1e-6)
+    assert found.min() >= grid.min() - 1e-6
+    assert found.max() <= grid.max() + 1e-6
+
+
+def test_a_grid_of_one_patch_is_constant() -> None:
+    np.testing.assert_allclose(grid_to_pixels(np.array([[0.3]], np.float32), 3, 5), 0.3)

@@ -12,6 +12,7 @@ from rich.console import Console
 from flawscope.agent.errors import ConfigError, InputError
 from flawscope.benchmarks.data import load_dataset, load_mask, load_product
 from flawscope.benchmarks.fewshot import baseline_tokens, draw_references, nearest_per_reference, render, run_fewshot
+from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.tools.backbones import VisualFeatures
 
 
@@ -111,7 +112,9 @@ def test_nearest_neighbours_agree_with_the_definition() -> None:
 
 
 def test_a_plain_defect_is_found_by_both_methods(data: Path) -> None:
-    result = run_fewshot(data, shots=(1, 4, 9), draws=2, backbone=ColourBackbone())
+    result = run_fewshot(
+        data, shots=(1, 4, 9), draws=2, backbone=ColourBackbone(), config=ExpertConfig(short_side_px=64)
+    )
     (row,) = result["products"]
     assert set(row["shots"]) == {1, 4}  # nine references do not exist
     assert not row["in_macro"]
