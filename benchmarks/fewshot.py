@@ -100,10 +100,12 @@ def nearest_per_reference(tokens: Tokens, references: Sequence[Tokens]) -> NDArr
     """
     flat = tokens.reshape(-1, tokens.shape[-1])
     squares = (flat**2).sum(axis=1)
+    # One more column makes |b|^2 - 2 a.b a single product: the large table is written once and read once.
+    query = np.column_stack([flat, np.ones(len(flat), np.float32)])
     out = np.empty((len(references), len(flat)), np.float32)
     for row, reference in enumerate(references):
         other = reference.reshape(-1, reference.shape[-1])
-        nearest = ((other**2).sum(axis=1)[None] - 2.0 * (flat @ other.T)).min(axis=1)
+        nearest = (query @ np.column_stack([-2.0 * other, (other**2).sum(axis=1)]).T).min(axis=1)
         out[row] = np.sqrt(np.maximum(squares + nearest, 0.0))
     return out.reshape(len(references), *tokens.shape[:2])
 
