@@ -274,14 +274,14 @@ def _mean_by_draw(rows: Sequence[dict[str, Any]], shots: int, method: str) -> li
 
 def render(result: dict[str, Any]) -> Group:
     """The result as one table per number of shots, figures in percent, mean and spread over the draws."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
 
     tables = []
     for n in result["shots"]:
-        table = Table(
-            title=f"{n} good reference{'s' if n > 1 else ''}, areas under the curve in %", title_justify="left"
-        )
+        title = f"{n} good reference{'s' if n > 1 else ''}, areas under the curve in %"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits 80 columns
         table.add_column("product", no_wrap=True)
         for heading in ("image", "plain", "gain", "pixel", "plain", "AUPRO", "plain"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -310,7 +310,7 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return "–"
     mean = f"{100 * float(np.mean(values)):.1f}"
-    return f"{mean} ± {100 * float(np.std(values, ddof=1)):.1f}" if len(values) > 1 else mean
+    return f"{mean}±{100 * float(np.std(values, ddof=1)):.1f}" if len(values) > 1 else mean
 
 
 def _difference(default: Sequence[float], baseline: Sequence[float]) -> str:
