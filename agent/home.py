@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -112,18 +113,22 @@ def write_json_atomically(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder beside ``path`` and put it in place only when the block ended well.
 
-    An existing folder is moved aside first and removed last, so that a crash leaves either the old or the new one
-    under ``path`` and never half of one.
+    An existing folder is moved aside first and removed last, so that a crash leaves the old or the new one under
+    ``path`` and never half of one. What a killed process left beside it is cleared away first; one killed between
+    moving the old folder aside and putting the new one in place gets its old folder back.
 
     Raises:
         StorageError: the disk refuses.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
+    owned = _own(temporary)
     try:
         yield temporary
         with storage_errors(path):
+            temporary.chmod(0o755)  # mkdtemp's 0o700 would hide the folder from the other users of a shared home
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-"))
             try:
                 if path.exists():
@@ -134,4 +139,34 @@ def new_folder(path: Path) -> Iterator[Path]:
                     (old / path.name).replace(path)
                 shutil.rmtree(old, ignore_errors=True)
     finally:
+        if owned is not None:
+            os.close(owned)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _own(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None when another one owns it or the system cannot tell."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is locked there, and leftovers stay
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove temporary folders of processes that are gone; put an old folder back that lost its successor."""
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.old-*"):
+        if (aside / path.name).exists() and not path.exists():
+            (aside / path.name).replace(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.new-*"):
+        owned = _own(unfinished)
+        if owned is not None:
+            os.close(owned)
+            shutil.rmtree(unfinished, ignore_errors=True)
