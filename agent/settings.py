@@ -62,7 +62,10 @@ class LoadedSettings(BaseModel):
     def home(self) -> Home:
         """The state directory: the setting, else the platform's place for user data."""
         if self.settings.home is not None:
-            return Home(self.settings.home.expanduser())
+            try:
+                return Home(self.settings.home.expanduser())
+            except RuntimeError as error:  # "~nobody/…"
+                raise ConfigError(f"setting 'home' ({self.origins['home']}) names an unknown user's folder.") from error
         from platformdirs import user_data_path
 
         return Home(user_data_path("flawscope"))
