@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from .errors import ConfigError, FlawscopeError
+from pydantic import ValidationError
+
+from .errors import ConfigError, FlawscopeError, StorageError
 from .inspector import InspectionDeps
 from .look_again import compare_with_reference, zoom_into
 from .reasoner.evidence import number, words
@@ -89,13 +91,20 @@ class Conversation:
 
         Raises:
             ConfigError: there is no such thread.
+            StorageError: it was written by another version.
         """
         state = self._graph.get_state(self._config).values
         if "report" not in state:
             raise ConfigError(
                 f"no conversation with the id {self.thread_id!r}.", hint="The id is printed when one begins."
             )
-        return InspectionReport.model_validate(state["report"])
+        try:
+            return InspectionReport.model_validate(state["report"])
+        except ValidationError as error:
+            raise StorageError(
+                f"the conversation {self.thread_id!r} was kept by another version and cannot be read.",
+                hint="Inspect the picture again.",
+            ) from error
 
     @property
     def turns(self) -> list[dict[str, Any]]:
