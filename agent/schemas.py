@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 SCHEMA_VERSION: Literal["1.0"] = "1.0"
 
@@ -154,6 +154,10 @@ class ReportError(Frozen):
     exit_code: int
 
 
+def _odd(value: Any) -> bool:
+    return isinstance(value, str) and any("\udc80" <= char <= "\udcff" for char in value)
+
+
 class InspectionReport(Frozen):
     """Everything known about one picture.
 
@@ -197,6 +201,12 @@ class InspectionReport(Frozen):
     trace: tuple[TraceStep, ...] = ()
     provenance: dict[str, Any] = {}
     error: ReportError | None = None
+
+    @field_validator("image", mode="before")
+    @classmethod
+    def _name_is_text(cls, value: Any) -> Any:
+        """File systems allow names that are not UTF-8; JSON does not, so their odd bytes are written as ``\\xff``."""
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _odd(value) else value
 
     @model_validator(mode="after")
     def _hangs_together(self) -> InspectionReport:
