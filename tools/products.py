@@ -220,7 +220,16 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
             )
         with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
             return _assemble(path, manifest, arrays, backbone)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise damaged from error
 
 
