@@ -77,7 +77,9 @@ class InspectionDeps:
         """The product fitted to ``references``."""
         from ..tools.products import fit_product
 
-        return fit_product("ad hoc", self.references, self.backbone, progress=self.progress)
+        return fit_product(
+            "ad hoc", self.references, self.backbone, max_pixels=self.settings.max_pixels, progress=self.progress
+        )
 
     def product(self, name: str | None) -> ProductModel | None:
         """The enrolled product, or the ad-hoc one, or None when neither was asked for.
@@ -151,6 +153,19 @@ class Inspector:
         if self.deps.references:
             _ = self.deps.ad_hoc  # unreadable references fail here, before the first picture
         return build_inspection_graph(self.deps, self._checkpointer)
+
+    def prepare(self, product: str | None = None) -> None:
+        """Load what every picture needs, so that what is wrong with it is said once and before the first picture.
+
+        Args:
+            product: an enrolled product, or None.
+
+        Raises:
+            FlawscopeError: the product, the references, the weights or the knowledge base cannot be used.
+        """
+        self.deps.product(product)
+        _ = self.deps.reasoner
+        _ = self.deps.knowledge
 
     def inspect(
         self, image: str | Path, *, product: str | None = None, instruction: str = "", thread_id: str | None = None
