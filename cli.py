@@ -9,16 +9,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from flawscope.agent.errors import ConfigError, FlawscopeError
+from flawscope.agent.errors import ConfigError, FlawscopeError, StorageError
 
 if TYPE_CHECKING:
     from flawscope.agent.conversation import Conversation
     from flawscope.agent.schemas import InspectionReport
     from flawscope.agent.settings import LoadedSettings
 
+EXIT_NG, EXIT_REVIEW, EXIT_INTERRUPTED = 1, 3, 130
+UsageError: Any = typer.BadParameter.__base__
+"""Typer has carried a copy of click since 0.20 and the real one before; both call wrong arguments by this class."""
+
+
+class _ReaderGoneError(Exception):
+    """Whoever read standard output has gone away (``| head``)."""
+
+
+class _InterruptedError(Exception):
+    """The user pressed Ctrl-C."""
+
+
+class _Commands(TyperGroup):
+    """Takes what Typer would end in its own way: it leaves with 1, our code for NG, when a pipe is closed early."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+
 app = typer.Typer(
     name="flawscope",
+    cls=_Commands,
     help="Inspect pictures of parts: OK, NG or REVIEW, where, what, why, and the evidence for each sentence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,14 +58,17 @@ app.add_typer(products_app, name="products")
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
-EXIT_NG, EXIT_REVIEW, EXIT_INTERRUPTED = 1, 3, 130
-
 
 def _complete_product(incomplete: str) -> list[str]:
+    """Names for the shell; broken settings complete to nothing, since a message would land in the command line."""
     from flawscope.agent.settings import load_settings
     from flawscope.tools.products import list_products
 
-    return [name for name in list_products(load_settings().home.products) if name.startswith(incomplete)]
+    try:
+        folder = load_settings().home.products
+    except ConfigError:
+        return []
+    return [name for name in list_products(folder) if name.startswith(incomplete)]
 
 
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="Set of defaults, or a .toml file.")]
@@ -70,37 +100,29 @@ def inspect(
     if product is not None and reference:
         raise ConfigError("give either --product or --reference, not both.")
     loaded = _settings(profile=profile, home=home, false_alarm=false_alarm)
-    paths = _expand(images)
+    paths, references = _expand(images, except_in=out), _expand(reference or [])
     talk = not (no_chat or as_json or ask) and len(paths) == 1 and sys.stdin.isatty() and sys.stdout.isatty()
     from flawscope.agent.session import inspect_all
-
-    console, errors = _console(), _console(stderr=True)
     from flawscope.agent.terminal import STEP_NAMES, ProgressBar, print_report, print_summary
 
+    console, errors = _console(), _console(stderr=True)
     reports: list[InspectionReport] = []
     try:
         with ProgressBar(errors) as progress, _status(errors, hidden=as_json) as say:
-            run = inspect_all(
-                loaded,
-                paths,
-                product,
-                _expand(reference or []),
-                out,
-                progress,
-                lambda s: say(STEP_NAMES.get(s, s)),
-                ask,
-            )
-            for report in run:
+            on_step = lambda step: say(STEP_NAMES.get(step, step))  # noqa: E731
+            for report in inspect_all(loaded, paths, product, references, out, progress, on_step, ask):
                 reports.append(report)
                 if as_json:
                     _print_line(report.model_dump_json())
                 else:
                     print_report(console, report)
+                if report.error is not None:
+                    _print_error(report.error.message)
     finally:
         if not as_json and len(reports) > 1:
             print_summary(console, reports)
     if ask or talk:
-        _converse_about(loaded, reports, reference, ask, as_json)
+        _converse_about(loaded, [report for report in reports if report.error is None], references, ask, as_json)
     raise typer.Exit(_exit_code(reports))
 
 
@@ -159,9 +181,7 @@ def enroll(
             max_pixels=loaded.settings.max_pixels,
             progress=progress,
         )
-    console = _console()
-    for line in describe(model, loaded.settings.false_alarm):
-        console.print(line)
+    _print_plain(describe(model, loaded.settings.false_alarm))
 
 
 @products_app.command("list")
@@ -186,8 +206,7 @@ def products_show(
     from flawscope.tools.products import describe, load_product
 
     model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone))
-    for line in describe(model, loaded.settings.false_alarm):
-        _console().print(line)
+    _print_plain(describe(model, loaded.settings.false_alarm))
 
 
 @products_app.command("remove")
@@ -201,6 +220,8 @@ def products_remove(
 
     products = _settings(home=home).home.products
     require_product(products, product)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(f"nobody can be asked whether to remove {product!r}.", hint="Add --yes.")
     if not yes and not typer.confirm(f"Remove {product} with its references and calibration?"):
         raise typer.Exit(0)
     remove_product(products, product)
@@ -222,10 +243,13 @@ def config_show(
         _print_line(json.dumps({row.name: {"value": row.value, "origin": row.origin} for row in rows}))
         return
     from rich.table import Table
+    from rich.text import Text
+
+    from flawscope.agent.terminal import clean_line
 
     table = Table("setting", "value", "from", "meaning", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row.name, row.value, row.origin, row.meaning)
+        table.add_row(*(Text(clean_line(cell)) for cell in (row.name, row.value, row.origin, row.meaning)))
     _console().print(table)
 
 
@@ -233,26 +257,25 @@ def config_show(
 def doctor(profile: ProfileOption = None, home: HomeOption = None) -> None:
     """Say what works on this machine and what is missing. Exit code 0 when the profile can inspect."""
     from flawscope.agent.doctor import examine
+    from flawscope.agent.terminal import print_finding
 
     console = _console()
-    findings = list(examine(_settings(profile=profile, home=home)))
-    for finding in findings:
-        mark = {"ok": "[green]ok[/]     ", "optional": "[yellow]absent[/] ", "broken": "[red]broken[/] "}[finding.state]
-        console.print(f"{mark}{finding.what}: {finding.detail}", highlight=False)
+    findings = []
+    for finding in examine(_settings(profile=profile, home=home)):
+        findings.append(finding)
+        print_finding(console, finding)
     broken = [finding for finding in findings if finding.state == "broken"]
     raise typer.Exit(broken[0].exit_code if broken else 0)
 
 
 def _bench(module: str, *args: Any, **kwargs: Any) -> None:
-    """Run a benchmark of flawscope.benchmarks and print its tables."""
+    """Run a benchmark of flawscope.benchmarks and print its tables; progress goes to standard error."""
     import importlib
 
-    from flawscope.agent.terminal import ProgressBar
-
     bench = importlib.import_module(f"flawscope.benchmarks.{module}")
-    with ProgressBar(_console(stderr=True)) as progress:
-        result = bench.run(*args, **kwargs, progress=progress)
-    _print_line(bench.render(result))
+    with _status(_console(stderr=True), hidden=False) as say:
+        result = getattr(bench, f"run_{module}")(*args, **kwargs, progress=say)
+    _console().print(bench.render(result))
 
 
 @bench_app.command("fewshot")
@@ -311,17 +334,25 @@ def _print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def _expand(paths: list[Path]) -> list[Path]:
+def _print_plain(lines: list[str]) -> None:
+    """Lines that quote names of files and folders: no markup, no control characters, not broken at the width."""
+    from flawscope.agent.terminal import clean_line
+
+    for line in lines:
+        _print_line(clean_line(line) if line == line.lstrip() else f"  {clean_line(line)}")
+
+
+def _expand(paths: list[Path], except_in: Path | None = None) -> list[Path]:
     from flawscope.agent.session import expand_pictures
 
-    return expand_pictures(paths)
+    return expand_pictures(paths, except_in=except_in)
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--shots takes numbers such as 1,4,16, not {text!r}.") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--shots takes numbers such as 1,4,16, not {text!r}.")
+    return [int(part) for part in parts]
 
 
 def _exit_code(reports: list[InspectionReport]) -> int:
@@ -338,17 +369,19 @@ def _status(console: Any, *, hidden: bool) -> Iterator[Any]:
     if hidden or not console.is_terminal:
         yield lambda text: None
         return
-    yield lambda text: console.print(f"[dim]· {text}[/]", end="\r")
-    console.print(" " * 40, end="\r")
+    try:
+        yield lambda text: console.print(f"[dim]· {text:<40}[/]", end="\r")
+    finally:  # an error's line must not begin in the middle of this one
+        console.print(" " * 42, end="\r")
 
 
 def _converse_about(
-    loaded: LoadedSettings, reports: list[InspectionReport], reference: list[Path] | None, ask: str, as_json: bool
+    loaded: LoadedSettings, reports: list[InspectionReport], references: list[Path], ask: str, as_json: bool
 ) -> None:
     from flawscope.agent.session import begin_conversation
 
     for report in reports:
-        with begin_conversation(loaded, report, _expand(reference or [])) as conversation:
+        with begin_conversation(loaded, report, references) as conversation:
             console = _console(stderr=as_json)
             if ask:
                 _print_answer(console, conversation, ask)
@@ -366,7 +399,7 @@ def _talk(console: Any, conversation: Conversation) -> None:
     while True:
         try:
             question = console.input("[bold]? [/]").strip()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             console.print()
             return
         if question.lower() in {"quit", "exit", "q", "bye"}:
@@ -378,61 +411,115 @@ def _talk(console: Any, conversation: Conversation) -> None:
 def _print_answer(console: Any, conversation: Conversation, question: str) -> None:
     from rich.text import Text
 
-    from flawscope.agent.terminal import clean
+    from flawscope.agent.terminal import clean, clean_line
 
     answer = conversation.ask(question)
     cites = f" [{', '.join(answer.cites)}]" if answer.cites else ""
     console.print(Text(clean(answer.text) + cites))
     if answer.picture:
-        console.print(f"[dim]picture: {answer.picture}[/]")
+        console.print(Text(f"picture: {clean_line(answer.picture)}", style="dim"), soft_wrap=True)
 
 
 def _spread_references(arguments: list[str]) -> list[str]:
     """Let --reference take several values, as a shell's ``good/*.jpg`` expands to.
 
-    Everything up to the next option belongs to it; pictures to inspect come before.
+    Everything up to the next option belongs to it; pictures to inspect come before. What follows ``--`` is left alone.
     """
     spread: list[str] = []
-    collecting = False
-    for argument in arguments:
+    waiting = collecting = False
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return spread + ["--reference"] * waiting + arguments[position:]
         if argument.startswith("-") and argument != "-":
-            collecting = argument in {"--reference", "-r"}
+            spread += ["--reference"] * waiting  # without a value: the parser says so
+            waiting = collecting = argument in {"--reference", "-r"}
             if not collecting:
                 spread.append(argument)
         elif collecting:
             spread += ["--reference", argument]
+            waiting = False
         else:
             spread.append(argument)
-    return spread
+    return spread + ["--reference"] * waiting
 
 
 def main() -> None:
     """The console script: every failure is one line and its exit code; --debug shows the traceback."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    arguments = _spread_references([argument for argument in arguments if argument != "--debug"])
+    arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        app(args=arguments, standalone_mode=True)
+        _prepare_streams()
+        code = app(args=_spread_references(arguments), prog_name="flawscope", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code or 0)
     except FlawscopeError as error:
         if debug:
             raise
         _print_error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except UsageError as error:
+        if text := error.format_message():  # empty when the help was printed instead
+            _print_error(_usage(error, text, arguments))
+        sys.exit(ConfigError.exit_code)
+    except (_InterruptedError, KeyboardInterrupt, typer.Abort):
         _print_error("interrupted; everything finished so far is kept.")
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader went away (| head); the interpreter must not complain about it while closing standard output.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_ReaderGoneError, BrokenPipeError):
+        _drop_output()
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if debug:
+            raise
+        _drop_output()
+        what = error.filename or "the output"
+        _print_error(f"cannot use {what}: {error.strerror or error}. Check the path and the disk.")
+        sys.exit(StorageError.exit_code)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that are there and take every character.
+
+    Raises:
+        StorageError: standard output is closed; the next file opened would take its place and be printed into.
+    """
+    import os
+
+    for name, mode in (("stdin", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # for as long as the process lives
+    if sys.stdout is None:
+        hint = "Redirect it to a file, or to /dev/null when only the exit code and --out matter."
+        raise StorageError("standard output is closed, so no result could be shown.", hint=hint)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files hold what the terminal's encoding has not
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains about it while it ends."""
+    import os
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no descriptor behind it: nothing to complain about either
+        return
+
+
+def _usage(error: Any, text: str, arguments: list[str]) -> str:
+    """Wrong arguments in one line."""
+    command = error.ctx.command_path if error.ctx is not None else "flawscope"
+    parameter = getattr(getattr(error, "param", None), "name", None)
+    if parameter == "images" and {"--reference", "-r"} & set(arguments):
+        text = "no pictures to inspect: name them before --reference, which takes everything up to the next option."
+    return f"{text} Try '{command} --help'."
 
 
 def _print_error(text: str) -> None:
-    from flawscope.agent.terminal import clean
+    from flawscope.agent.terminal import clean_line
 
-    sys.stderr.write(f"flawscope: {clean(text)}\n")
+    sys.stderr.write(f"flawscope: {clean_line(text)}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -26,18 +26,28 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
-def expand_pictures(paths: Sequence[Path]) -> list[Path]:
+def expand_pictures(paths: Sequence[Path], *, except_in: Path | None = None) -> list[Path]:
     """Folders become the pictures in them, sorted, subfolders included; files stay as given.
 
+    Args:
+        paths: files and folders; hidden files in folders are left out.
+        except_in: a folder that is left out too, since it takes the overlays of an earlier run.
+
     Raises:
-        InputError: a folder holds no picture.
+        InputError: a folder holds no picture, or cannot be read.
     """
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        try:
+            if not path.is_dir():
+                found.append(path)
+                continue
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path.") from error
+        inside = [p for p in inside if not p.name.startswith(".")]
+        if except_in is not None and path.resolve() != except_in.resolve():
+            inside = [p for p in inside if not p.resolve().is_relative_to(except_in.resolve())]
         if not inside:
             raise InputError(f"the folder {path} holds no pictures.", hint="Name a picture or another folder.")
         found += inside
@@ -56,6 +66,8 @@ def inspect_all(
 ) -> Iterator[InspectionReport]:
     """Inspect pictures in the order given; each report is yielded (and its files written) before the next begins.
 
+    What would fail for every picture alike (product, references, weights, knowledge base) fails before the first.
+
     Args:
         loaded: settings.
         images: pictures.
@@ -65,12 +77,16 @@ def inspect_all(
         progress: told about building and fitting.
         on_step: told each step's name as it ends.
         instruction: what is asked.
+
+    Raises:
+        FlawscopeError: nothing can be inspected, or the files of a picture cannot be written.
     """
     if out is not None:
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
     names = distinct_names(images)
     with Inspector(loaded, references=[str(path) for path in references], progress=progress) as inspector:
+        inspector.prepare(product)
         for number, image in enumerate(images):
             for kind, payload in inspector.stream(image, product=product, instruction=instruction):
                 if kind == "step":

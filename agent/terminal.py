@@ -11,6 +11,8 @@ from .schemas import InspectionReport, Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .doctor import Finding
+
 STYLES = {Verdict.OK: "bold white on green4", Verdict.NG: "bold white on red3", Verdict.REVIEW: "bold black on gold3"}
 STEP_NAMES = {
     "load": "reading the picture",
@@ -32,19 +34,25 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
+def clean_line(text: str) -> str:
+    """``clean`` on one line, for names and messages: a line break could pretend to be a line of ours."""
+    return clean(" ".join(text.split()))
+
+
 def print_report(console: Console, report: InspectionReport) -> None:
     """One report, readable at a glance: verdict first, then where, what, why, what to do, and the evidence."""
     from rich.table import Table
     from rich.text import Text
 
-    head = Text.assemble((f" {report.verdict.value} ", STYLES[report.verdict]), "  ", (clean(report.image), "bold"))
+    head = Text.assemble(
+        (f" {report.verdict.value} ", STYLES[report.verdict]), "  ", (clean_line(report.image), "bold")
+    )
     if report.product:
         head.append(f"  ({report.product})", style="dim")
     console.print()
     console.print(head)
     if report.error is not None:
-        console.print(Text(clean(report.error.message), style="red"))
-        return
+        return  # the caller says it on standard error
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -98,6 +106,15 @@ def print_summary(console: Console, reports: list[InspectionReport]) -> None:
     failed = sum(report.error is not None for report in reports)
     text = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
     console.print(f"\n{len(reports)} pictures: {text}" + (f" ({failed} could not be inspected)" if failed else ""))
+
+
+def print_finding(console: Console, finding: Finding) -> None:
+    """One line of the doctor."""
+    from rich.text import Text
+
+    label, style = {"ok": ("ok", "green"), "optional": ("absent", "yellow"), "broken": ("broken", "red")}[finding.state]
+    detail = f"  {finding.what}: {clean_line(finding.detail)}"
+    console.print(Text.assemble((f"{label:<6}", style), detail), soft_wrap=True)
 
 
 class ProgressBar:
