@@ -1,0 +1,219 @@
+"""Are the decisions what they say: false alarms against the stated rate, detection, calibration, REVIEW and retries.
+
+Each product is learnt from all its good references and nothing else; the held-out pictures then go through the whole
+inspection graph, once without the retry loop and once with it, at each stated false-alarm rate.
+
+Run: ``python -m flawscope.benchmarks.decisions --data DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.inspector import Inspector
+from ..agent.schemas import InspectionReport, Verdict
+from ..agent.settings import load_settings
+from ..tools.backbones import load_backbone
+from ..tools.products import fit_product
+from .data import ProductData, load_dataset
+from .detection_metrics import clopper_pearson, expected_calibration_error
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+RATES = (0.05, 0.10)
+MIN_REFERENCES = 20
+"""Products with fewer references cannot support the rates; they are left out by name."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What happened to the held-out pictures of one product at one stated rate, with or without retries.
+
+    Attributes:
+        product: name.
+        references: number of good references.
+        stated: false-alarm rate asked for.
+        retries: whether the loop was on.
+        defective: bool (n,), the truth.
+        alarmed: bool (n,), score at or above the threshold after the last look, whatever the verdict.
+        verdicts: OK, NG or REVIEW of each picture.
+        probabilities: float64 (n,).
+        actions: mean number of retry actions per picture.
+    """
+
+    product: str
+    references: int
+    stated: float
+    retries: bool
+    defective: NDArray[np.bool_]
+    alarmed: NDArray[np.bool_]
+    verdicts: tuple[Verdict, ...]
+    probabilities: NDArray[np.float64]
+    actions: float
+
+    @property
+    def false_alarms(self) -> tuple[int, int]:
+        """Alarming good pictures, and all good pictures."""
+        good = ~self.defective
+        return int(self.alarmed[good].sum()), int(good.sum())
+
+    @property
+    def covers(self) -> bool:
+        """Whether the 95% binomial interval of the observed rate holds the stated one."""
+        low, high = clopper_pearson(*self.false_alarms)
+        return low <= self.stated <= high
+
+    @property
+    def detection(self) -> float:
+        """Share of defective pictures that alarm."""
+        return float(self.alarmed[self.defective].mean())
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Pictures that did not end in REVIEW."""
+        return np.array([verdict is not Verdict.REVIEW for verdict in self.verdicts])
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right verdicts among the decided pictures; None when all went to REVIEW."""
+        decided = self.decided
+        if not decided.any():
+            return None
+        said = np.array([verdict is Verdict.NG for verdict in self.verdicts])
+        return float((said == self.defective)[decided].mean())
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error of the probability, 15 bins."""
+        return expected_calibration_error(self.probabilities, self.defective)
+
+
+def run_decisions(
+    data: Path, rates: Sequence[float] = RATES, products: Sequence[str] | None = None, progress: Progress | None = None
+) -> list[Decisions]:
+    """Inspect every held-out picture of every product.
+
+    Args:
+        data: folder with one MVTec-style tree per product.
+        rates: stated false-alarm rates.
+        products: only these.
+        progress: told a line now and then.
+    """
+    tell = progress or (lambda text: None)
+    found = []
+    for product in load_dataset(data, products):
+        if len(product.references) < MIN_REFERENCES:
+            tell(f"{product.name}: left out, {len(product.references)} references")
+            continue
+        found += _run_product(product, rates, tell)
+    return found
+
+
+def _run_product(product: ProductData, rates: Sequence[float], tell: Progress) -> list[Decisions]:
+    tell(f"{product.name}: learning {len(product.references)} references")
+    model = fit_product(product.name, [str(p) for p in product.references], load_backbone("efficientnet-lite2"))
+    defective = np.array([picture.defect_type != "good" for picture in product.tests])
+    found = []
+    for stated in rates:
+        for retries in (False, True):
+            flags = {"false_alarm": stated, "store": "memory"} | ({} if retries else {"max_actions": 0})
+            with Inspector(load_settings(flags)) as inspector:
+                inspector.deps.products[product.name] = model
+                reports = []
+                for number, picture in enumerate(product.tests):
+                    if number % 20 == 0:
+                        loop = "with" if retries else "without"
+                        tell(f"{product.name} at {stated:.0%} {loop} retries: {number} of {len(product.tests)}")
+                    reports.append(inspector.inspect(picture.path, product=product.name))
+            found.append(_summarise(product, stated, retries, defective, reports))
+    return found
+
+
+def _summarise(
+    product: ProductData, stated: float, retries: bool, defective: NDArray[np.bool_], reports: list[InspectionReport]
+) -> Decisions:
+    actions = [sum(step.action in {"zoom", "reference", "self_consistency"} for step in r.trace) for r in reports]
+    return Decisions(
+        product=product.name,
+        references=len(product.references),
+        stated=stated,
+        retries=retries,
+        defective=defective,
+        alarmed=np.array([(r.image_score or 0.0) >= (r.threshold or np.inf) for r in reports]),
+        verdicts=tuple(r.verdict for r in reports),
+        probabilities=np.array([r.probability if r.probability is not None else np.nan for r in reports]),
+        actions=float(np.mean(actions)),
+    )
+
+
+def render(results: list[Decisions]) -> Group:
+    """Two tables: the stated rate against the observed one, and what the loop does to coverage and accuracy."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    alarms = Table("product", "refs", "stated", "retries", "false alarms", "95% interval", "covers", "detected", "ECE")
+    loop = Table("product", "stated", "retries", "decided", "accuracy", "NG of good", "OK of defective", "actions")
+    for result in results:
+        hits, count = result.false_alarms
+        low, high = clopper_pearson(hits, count)
+        on = "on" if result.retries else "off"
+        stated = f"{result.stated:.0%}"
+        alarms.add_row(
+            result.product,
+            str(result.references),
+            stated,
+            on,
+            f"{hits}/{count} = {hits / count:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            "yes" if result.covers else "NO",
+            f"{result.detection:.3f}",
+            "-" if result.calibration_error is None else f"{result.calibration_error:.3f}",
+        )
+        wrong_ng = sum(v is Verdict.NG and not d for v, d in zip(result.verdicts, result.defective, strict=True))
+        wrong_ok = sum(v is Verdict.OK and d for v, d in zip(result.verdicts, result.defective, strict=True))
+        loop.add_row(
+            result.product,
+            stated,
+            on,
+            f"{result.decided.mean():.3f}",
+            "-" if result.accuracy is None else f"{result.accuracy:.3f}",
+            f"{wrong_ng}/{count}",
+            f"{wrong_ok}/{int(result.defective.sum())}",
+            f"{result.actions:.2f}",
+        )
+    lines = [
+        f"at {stated:.0%}, retries {on}: covered on {sum(r.covers for r in group)} of {len(group)} products"
+        for stated in sorted({r.stated for r in results})
+        for retries, on in ((False, "off"), (True, "on"))
+        for group in [[r for r in results if r.stated == stated and r.retries is retries]]
+    ]
+    return Group(alarms, loop, Text("\n".join(lines)))
+
+
+def main() -> None:
+    """Command line of this benchmark."""
+    import sys
+
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--products", nargs="*")
+    options = parser.parse_args()
+    results = run_decisions(options.data, products=options.products, progress=lambda t: print(t, file=sys.stderr))  # noqa: T201
+    Console().print(render(results))
+
+
+if __name__ == "__main__":
+    main()
