@@ -58,7 +58,7 @@ def load_prompts(name: str) -> PromptFile:
     return PromptFile(name, version, hashlib.sha256(text.encode()).hexdigest(), sections)
 
 
-def render(name: str, section: str, **variables: object) -> str:
+def render(name: str, section: str, /, **variables: object) -> str:
     """Fill one template.
 
     Raises:
@@ -69,7 +69,7 @@ def render(name: str, section: str, **variables: object) -> str:
         template = file.sections[section]
     except KeyError:
         raise ConfigError(f"prompt file {name} has no section {section!r}.") from None
-    wanted = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+    wanted = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
     if wanted != set(variables):
         raise ConfigError(f"prompt {name}/{section} takes {sorted(wanted)}, given {sorted(variables)}.")
     return template.format(**variables)
