@@ -23,7 +23,7 @@ QUOTED_CAUSES = 3
 
 def binary_entropy(probability: float) -> float:
     """Entropy of a yes/no decision in bits, in [0, 1]; 0 at certainty, 1 at even odds."""
-    return -sum(p * math.log2(p) for p in (probability, 1.0 - probability) if p > 0.0)
+    return max(0.0, -sum(p * math.log2(p) for p in (probability, 1.0 - probability) if p > 0.0))
 
 
 def number(value: float) -> str:
@@ -140,6 +140,12 @@ class _Composer:
         return next(iter(own or matching), None)
 
     def _words(self, document: RetrievedDocument | None) -> None:
+        kind = self.evidence.defect_type
+        if document is None and kind is not None and kind.name != UNKNOWN and kind.posterior is not None:
+            section = "action_no_document" if self.verdict is Verdict.NG else "action_review"
+            named = {"name": words(kind.name)} if self.verdict is Verdict.NG else {}
+            self.say("action", section, self._of_kind("type"), **named)
+            return
         if document is None:
             cites = [*self._of_kind("type"), *(d.evidence_id for d in self.evidence.documents)]
             if self.verdict is Verdict.NG:
@@ -148,15 +154,18 @@ class _Composer:
             self.say("action", action, self._of_kind("measurement", "region"))
             return
         cite = [document.evidence_id]
-        self.say("description", "description_document", cite, sentence=document.description)
-        causes = "; ".join(document.causes[:QUOTED_CAUSES]).rstrip(".")
-        self.say("root_cause", "cause_document", cite, name=words(document.defect_type), causes=causes)
-        consequences = "; ".join(document.consequences[:QUOTED_CAUSES]).rstrip(".")
-        self.say("consequence", "consequence_document", cite, consequences=consequences)
+        if document.description:  # pages may be incomplete; what is not written is not said
+            self.say("description", "description_document", cite, sentence=document.description)
+        if causes := "; ".join(document.causes[:QUOTED_CAUSES]).rstrip("."):
+            self.say("root_cause", "cause_document", cite, name=words(document.defect_type), causes=causes)
+        if consequences := "; ".join(document.consequences[:QUOTED_CAUSES]).rstrip("."):
+            self.say("consequence", "consequence_document", cite, consequences=consequences)
         if self.verdict is Verdict.REVIEW:
             self.say("action", "action_review", self._of_kind("measurement", "region"))
-        else:
+        elif document.action:
             self.say("action", "action_document", cite, sentence=document.action)
+        else:
+            self.say("action", "action_no_document", self._of_kind("type"), name=words(document.defect_type))
 
 
 def words(slug: str) -> str:
