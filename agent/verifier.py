@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .reasoner.base import DraftReport, EvidenceBundle
+from .reasoner.base import DraftReport, EvidenceBundle, RetrievedDocument
 from .reasoner.evidence import UNKNOWN, words
 from .schemas import Claim, Evidence, Verdict
 
 PLACE_PATTERN = re.compile(
     r"\b(upper left|upper right|lower left|lower right|upper|lower|left|right|cent(?:re|er)|top|bottom|middle)\b"
 )
-NUMBER_PATTERN = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w])")
+NUMBER_PATTERN = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+"""With or without a unit behind it: ``12``, ``-0.5``, ``1.2e+03``, ``12px``; not the digit of ``R1``."""
 SUPPORT = 0.6
 """Share of a quoted sentence's content words that its cited documents must contain."""
 RELATIVE_TOLERANCE = 0.006
@@ -91,8 +92,8 @@ def verify(draft: DraftReport, evidence: EvidenceBundle) -> Verification:
     refuted_type = any(problem.kind == "type" for problem in problems)
     if refuted_type:
         kept = [claim for claim in kept if claim.field not in QUOTING_FIELDS and claim.field != "defect_type"]
-    if fatal:
-        kept = [claim for claim in kept if claim.field != "verdict"]
+    if fatal:  # what to do with the part follows from a verdict that no longer stands
+        kept = [claim for claim in kept if claim.field not in ("verdict", "action")]
 
     def said(*fields: str) -> str:
         return " ".join(claim.text for claim in kept if claim.field in fields)
@@ -151,7 +152,7 @@ def _check_claim(claim: Claim, draft: DraftReport, evidence: EvidenceBundle) -> 
         return
     cited = [items[cite] for cite in claim.evidence_ids]
     yield from _check_place(claim, evidence)
-    yield from _check_numbers(claim, cited)
+    yield from _check_numbers(claim, cited, [d for d in evidence.documents if d.evidence_id in claim.evidence_ids])
     yield from _check_polarity(claim, draft)
     if claim.field in QUOTING_FIELDS:
         yield from _check_support(claim, cited, draft, evidence)
@@ -160,21 +161,26 @@ def _check_claim(claim: Claim, draft: DraftReport, evidence: EvidenceBundle) -> 
 
 
 def _check_place(claim: Claim, evidence: EvidenceBundle) -> Iterator[Problem]:
-    """A location sentence may only name places where the map has a cited region."""
-    if claim.field != "location":
-        return
-    regions = [region for region in evidence.regions if region.id in claim.evidence_ids]
-    if not regions:
-        yield Problem("place", "a location is stated without a region of the map")
-        return
-    seen = {word for region in regions for word in PLACE_PATTERN.findall(_normalised(region.place))}
-    for phrase in PLACE_PATTERN.findall(_normalised(claim.text)):
-        if not any(phrase in place for place in seen):
-            yield Problem("place", f"a sentence says {phrase!r}, but the map shows {regions[0].place!r}")
+    """A location may only name places of its cited regions; other sentences those of any region or of their source."""
+    places = PLACE_PATTERN.findall(_normalised(claim.text))
+    if claim.field == "location":
+        regions = [region for region in evidence.regions if region.id in claim.evidence_ids]
+        if not regions:
+            yield Problem("place", "a location is stated without a region of the map")
+            return
+        sources = [region.place for region in regions]
+    else:
+        documents = [d for d in evidence.documents if d.evidence_id in claim.evidence_ids]
+        cited = [item.text for item in evidence.items if item.id in claim.evidence_ids]
+        sources = [*(region.place for region in evidence.regions), *cited, *map(_whole_text, documents)]
+    seen = {_upright(place) for text in sources for place in PLACE_PATTERN.findall(_normalised(text))}
+    for place in places:
+        if not any(_upright(place) in other for other in seen):
+            yield Problem("place", f"a sentence says {place!r}, but the map shows {_places(evidence)}")
             return
 
 
-def _check_numbers(claim: Claim, cited: list[Evidence]) -> Iterator[Problem]:
+def _check_numbers(claim: Claim, cited: list[Evidence], documents: list[RetrievedDocument]) -> Iterator[Problem]:
     """Every number in a sentence must stand in the evidence that it cites."""
     stated = NUMBER_PATTERN.findall(claim.text)
     if not stated:
@@ -185,7 +191,8 @@ def _check_numbers(claim: Claim, cited: list[Evidence]) -> Iterator[Problem]:
         for v in item.values.values()
         if isinstance(v, int | float) and not isinstance(v, bool)
     ]
-    known += [float(text) for item in cited for text in NUMBER_PATTERN.findall(item.text)]
+    sources = [*(item.text for item in cited), *map(_whole_text, documents)]
+    known += [float(text) for source in sources for text in NUMBER_PATTERN.findall(source)]
     for text in stated:
         value = float(text)
         if not any(abs(value - other) <= RELATIVE_TOLERANCE * max(abs(value), abs(other)) for other in known):
@@ -216,7 +223,7 @@ def _check_support(
             "support", f"a sentence about {words(named)} cites a document about {words(wrong[0].defect_type)}"
         )
         return
-    source = _content_words(" ".join([*(d.text for d in documents), *(item.text for item in cited)]))
+    source = _content_words(" ".join([*map(_whole_text, documents), *(item.text for item in cited)]))
     content = _content_words(claim.text) - _content_words(words(named))
     if content and len(content & source) < SUPPORT * len(content):
         yield Problem("support", f"a {claim.field.replace('_', ' ')} is not supported by the document it cites")
@@ -224,8 +231,22 @@ def _check_support(
 
 def _check_named_type(claim: Claim, draft: DraftReport) -> Iterator[Problem]:
     named = draft.defect_type.name if draft.defect_type else UNKNOWN
-    if named != UNKNOWN and words(named) not in _normalised(claim.text):
+    if named != UNKNOWN and _normalised(named) not in _normalised(claim.text):
         yield Problem("type", f"the type sentence does not name {words(named)}")
+
+
+def _whole_text(document: RetrievedDocument) -> str:
+    """A document with the fields that a report may quote: the quoted text alone is cut to its budget."""
+    return " ".join([document.text, document.description, *document.causes, *document.consequences, document.action])
+
+
+def _upright(place: str) -> str:
+    """The map's word for a place."""
+    return {"top": "upper", "bottom": "lower", "middle": "centre"}.get(place, place)
+
+
+def _places(evidence: EvidenceBundle) -> str:
+    return repr(evidence.regions[0].place) if evidence.regions else "no suspicious area"
 
 
 def _normalised(text: str) -> str:

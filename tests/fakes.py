@@ -1,0 +1,81 @@
+"""Cheap stand-ins: a backbone of a few patch statistics, and reasoners that answer what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from flawscope.agent.reasoner import DraftReport, EvidenceBundle, ReasonerReply
+from flawscope.tools.backbones import VisualFeatures
+from flawscope.tools.backbones.onnx_lite import fit_to_stride
+from numpy.typing import NDArray
+
+STRIDE_PX = 16
+
+
+class PatchStatistics:
+    """Colour, spread and gradients of each 16 px patch, projected: sees a square on a texture, costs a millisecond."""
+
+    name = "patch-statistics"
+    weights_sha256 = "0" * 64
+    has_text = False
+
+    def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
+        pictures = fit_to_stride(batch).astype(np.float32) / 127.5 - 1.0
+        b, height, width, _ = pictures.shape
+        h, w = height // STRIDE_PX, width // STRIDE_PX
+        grey = pictures.mean(axis=3)
+        dx = np.abs(np.diff(grey, axis=2, append=grey[:, :, -1:]))
+        dy = np.abs(np.diff(grey, axis=1, append=grey[:, -1:]))
+        planes = np.concatenate([pictures, grey[..., None] ** 2, dx[..., None], dy[..., None]], axis=3)
+        pooled = planes.reshape(b, h, STRIDE_PX, w, STRIDE_PX, -1).mean(axis=(2, 4)).reshape(b, h * w, -1)
+        rng = np.random.default_rng(0)
+        layers = tuple(
+            np.asarray(pooled @ rng.normal(size=(pooled.shape[2], depth)) + 0.1, np.float32) for depth in (6, 10)
+        )
+        return VisualFeatures(layers, np.concatenate([t.mean(axis=1) for t in layers], axis=1), (h, w))
+
+    def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+class FunctionReasoner:
+    """Answers with whatever ``answer`` makes of the bundle; remembers the bundles."""
+
+    name = "function"
+
+    def __init__(self, answer: Callable[[EvidenceBundle], ReasonerReply]) -> None:
+        self.answer = answer
+        self.seen: list[EvidenceBundle] = []
+
+    def reason(self, evidence: EvidenceBundle, images: Sequence[Any], schema: type[DraftReport]) -> ReasonerReply:
+        self.seen.append(evidence)
+        return self.answer(evidence)
+
+
+def texture(seed: int, side_px: int = 96) -> NDArray[np.uint8]:
+    """A woven grey-blue texture; no two seeds give the same picture, all look alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side_px, :side_px]
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    weave = 22 * np.sin(x / 2.5 + phase[0]) * np.sin(y / 2.5 + phase[1])
+    base = np.array([112.0, 120.0, 132.0]) + rng.normal(0, 1.0, 3)
+    picture = base + weave[..., None] + rng.normal(0, 5, (side_px, side_px, 1))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def with_square(
+    picture: NDArray[np.uint8], x0: int = 12, y0: int = 14, side_px: int = 20, colour: tuple[int, ...] = (235, 60, 40)
+) -> NDArray[np.uint8]:
+    """The picture with a square that does not belong there."""
+    marked = picture.copy()
+    marked[y0 : y0 + side_px, x0 : x0 + side_px] = colour
+    return marked
+
+
+def with_scratch(picture: NDArray[np.uint8], row: int = 60) -> NDArray[np.uint8]:
+    """The picture with a bright line across it."""
+    marked = picture.copy()
+    marked[row : row + 3, 8:88] = (250, 250, 245)
+    return marked
