@@ -27,7 +27,6 @@ PICTURE_QUANTILE = 0.95
 """Share of good pictures below the peak and area limits."""
 UNCALIBRATED_SCALE = PixelScale(threshold=0.45, peak=0.6, area_share=0.01)
 """For a single reference: typical values of the development products; the report says uncalibrated."""
-VIEWS = ("whole", "zoom", "reference", "self_consistency")
 
 
 def fit_product(
@@ -62,13 +61,13 @@ def fit_product(
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
     fit, tokens, grids = _fit_whole(pictures, backbone, rotate, config, tell)
     fine, peaks = _fit_fine(pictures, fit, tokens, grids, backbone, config, tell)
-    table = _calibrate(pictures, fit, fine, tokens, grids, peaks, backbone, tell)
+    calibration = _calibrate(pictures, fit, fine, tokens, grids, peaks, backbone, tell)
     model = ProductModel(
         name=name,
         backbone=backbone,
         expert=fit.expert,
         fine=fine.expert,
-        calibration=Calibration(VIEWS, table),
+        calibration=calibration,
         pixel_scale=_pixel_scale(fit, tokens, grids),
         reference_tokens={o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))},
         reference_names=tuple(names),
@@ -178,27 +177,45 @@ def _calibrate(
     peaks: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
     backbone: Backbone,
     tell: Progress,
-) -> NDArray[np.float64]:
-    """Score every reference against the others under every view: float64 (n, len(VIEWS)); no rows for one reference."""
+) -> Calibration:
+    """Score every reference against the others under every view offered; no rows for a single reference."""
+    offered = _views_offered(pictures, tokens, grids, fit.expert.config)
     if len(pictures) == 1:
-        return np.zeros((0, len(VIEWS)))
+        return Calibration(offered, np.zeros((0, len(offered))))
     stored = {o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))}
     rows = []
     for owner, picture in enumerate(pictures):
         tell("calibrating", owner, len(pictures))
-        expert, closer = fit.without(owner), fine.without(owner)
-        copies = views.jittered(prepare(picture.rgb, fit.expert.config.short_side_px))
-        placewise, _ = views.placewise_distances(tokens[owner], grids[owner], stored, skip=owner)
-        rows.append(
-            (
-                expert.image_score(views.score_whole(expert, tokens[owner], grids[owner])),
-                closer.image_score(views.score_whole(closer, *peaks[owner])),
-                expert.image_score(placewise),
-                float(np.mean([expert.image_score(expert.score_grid(backbone.encode_image(c[None]))) for c in copies])),
-            )
-        )
+        expert = fit.without(owner)
+        scores = {"whole": expert.image_score(views.score_whole(expert, tokens[owner], grids[owner]))}
+        if "zoom" in offered:
+            closer = fine.without(owner)
+            scores["zoom"] = closer.image_score(views.score_whole(closer, *peaks[owner]))
+        if "reference" in offered:
+            placewise, _ = views.placewise_distances(tokens[owner], grids[owner], stored, skip=owner)
+            scores["reference"] = expert.image_score(placewise)
+        if "self_consistency" in offered:
+            copies = views.jittered(prepare(picture.rgb, fit.expert.config.short_side_px))
+            found = [views.interior_score(expert, backbone.encode_image(copy[None])) for copy in copies]
+            scores["self_consistency"] = float(np.mean(found))
+        rows.append([scores[view] for view in offered])
     tell("calibrating", len(pictures), len(pictures))
-    return np.array(rows, np.float64)
+    return Calibration(offered, np.array(rows, np.float64))
+
+
+def _views_offered(
+    pictures: Sequence[LoadedImage],
+    tokens: Sequence[NDArray[np.float32]],
+    grids: Sequence[tuple[int, int]],
+    config: ExpertConfig,
+) -> tuple[str, ...]:
+    """The views that add evidence for this product, the whole picture first."""
+    offered = ["whole"]
+    if all(views.has_more_pixels((p.rgb.shape[0], p.rgb.shape[1]), config) for p in pictures):
+        offered.append("zoom")
+    if views.same_pose(tokens, grids):
+        offered.append("reference")
+    return (*offered, "self_consistency")
 
 
 def _pixel_scale(
