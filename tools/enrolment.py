@@ -60,13 +60,14 @@ def fit_product(
     config = config or ExpertConfig()
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
     fit, tokens, grids = _fit_whole(pictures, backbone, rotate, config, tell)
-    fine, peaks = _fit_fine(pictures, fit, tokens, grids, backbone, config, tell)
+    zoomable = all(views.has_more_pixels((p.rgb.shape[0], p.rgb.shape[1]), config) for p in pictures)
+    fine, peaks = _fit_fine(pictures, fit, tokens, grids, backbone, config, tell) if zoomable else (None, [])
     calibration = _calibrate(pictures, fit, fine, tokens, grids, peaks, backbone, tell)
     model = ProductModel(
         name=name,
         backbone=backbone,
         expert=fit.expert,
-        fine=fine.expert,
+        fine=fine.expert if fine else None,
         calibration=calibration,
         pixel_scale=_pixel_scale(fit, tokens, grids),
         reference_tokens={o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))},
@@ -171,15 +172,19 @@ def _fit_fine(
 def _calibrate(
     pictures: Sequence[LoadedImage],
     fit: ReferenceFit,
-    fine: ReferenceFit,
+    fine: ReferenceFit | None,
     tokens: Sequence[NDArray[np.float32]],
     grids: Sequence[tuple[int, int]],
     peaks: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
     backbone: Backbone,
     tell: Progress,
 ) -> Calibration:
-    """Score every reference against the others under every view offered; no rows for a single reference."""
-    offered = _views_offered(pictures, tokens, grids, fit.expert.config)
+    """Score every reference against the others under every view that adds evidence for this product.
+
+    There are no rows for a single reference.
+    """
+    posed = ("reference",) if views.same_pose(tokens, grids) else ()
+    offered = ("whole", *(("zoom",) if fine else ()), *posed, "self_consistency")
     if len(pictures) == 1:
         return Calibration(offered, np.zeros((0, len(offered))))
     stored = {o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))}
@@ -188,7 +193,7 @@ def _calibrate(
         tell("calibrating", owner, len(pictures))
         expert = fit.without(owner)
         scores = {"whole": expert.image_score(views.score_whole(expert, tokens[owner], grids[owner]))}
-        if "zoom" in offered:
+        if fine is not None:
             closer = fine.without(owner)
             scores["zoom"] = closer.image_score(views.score_whole(closer, *peaks[owner]))
         if "reference" in offered:
@@ -201,21 +206,6 @@ def _calibrate(
         rows.append([scores[view] for view in offered])
     tell("calibrating", len(pictures), len(pictures))
     return Calibration(offered, np.array(rows, np.float64))
-
-
-def _views_offered(
-    pictures: Sequence[LoadedImage],
-    tokens: Sequence[NDArray[np.float32]],
-    grids: Sequence[tuple[int, int]],
-    config: ExpertConfig,
-) -> tuple[str, ...]:
-    """The views that add evidence for this product, the whole picture first."""
-    offered = ["whole"]
-    if all(views.has_more_pixels((p.rgb.shape[0], p.rgb.shape[1]), config) for p in pictures):
-        offered.append("zoom")
-    if views.same_pose(tokens, grids):
-        offered.append("reference")
-    return (*offered, "self_consistency")
 
 
 def _pixel_scale(

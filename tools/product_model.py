@@ -43,7 +43,7 @@ class ProductModel:
         name: of the product.
         backbone: that made the tokens.
         expert: for whole pictures.
-        fine: for windows of half the sides (zoom).
+        fine: for windows of half the sides (zoom); None where pictures hold no more pixels than the first look uses.
         calibration: leave-one-out scores per view.
         pixel_scale: for regions and overlays.
         reference_tokens: per owner, float16 (N, D) tokens and their grid.
@@ -62,7 +62,7 @@ class ProductModel:
     name: str
     backbone: Backbone
     expert: FittedExpert
-    fine: FittedExpert
+    fine: FittedExpert | None
     calibration: Calibration
     pixel_scale: PixelScale
     reference_tokens: dict[int, tuple[NDArray[np.float16], tuple[int, int]]]
