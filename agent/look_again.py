@@ -77,11 +77,13 @@ def zoom_into(report: InspectionReport, deps: InspectionDeps, region: Region) ->
     rgb, product = _reload(report, deps)
     x0, y0, x1, y1 = region.box
     centre = ((x0 + x1) // 2, (y0 + y1) // 2)
-    seen = views.zoom(product, rgb, None, centre)
-    bx0, by0, bx1, by1 = views.window_around(rgb.shape[:2], centre)
+    bx0, by0, bx1, by1 = views.window_around((rgb.shape[0], rgb.shape[1]), centre)
     path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-{region.id}-zoom", [rgb, rgb[by0:by1, bx0:bx1]])
-    text = f"{region.id} at twice the resolution: {seen.note}"
-    return Look(text, path)
+    if product.fine is None:
+        text = f"{region.id} magnified. The picture holds no more pixels than the first look used; it was not scored again."
+        return Look(text, path)
+    seen = views.zoom(product, rgb, None, centre)
+    return Look(f"{region.id} at twice the resolution: {seen.note}", path)
 
 
 def compare_with_reference(report: InspectionReport, deps: InspectionDeps) -> Look:

@@ -154,11 +154,11 @@ def _write(model: ProductModel, folder: Path) -> None:
     arrays: dict[str, Any] = {
         "bank_tokens": model.expert.bank.tokens,
         "bank_owners": model.expert.bank.owners,
-        "fine_tokens": model.fine.bank.tokens,
-        "fine_owners": model.fine.bank.owners,
         "calibration": model.calibration.scores,
         "pixel_scale": np.array([model.pixel_scale.threshold, model.pixel_scale.peak, model.pixel_scale.area_share]),
     }
+    if model.fine is not None:
+        arrays |= {"fine_tokens": model.fine.bank.tokens, "fine_owners": model.fine.bank.owners}
     for owner, (tokens, grid) in model.reference_tokens.items():
         arrays[f"reference_{owner}"] = tokens
         arrays[f"grid_{owner}"] = np.array(grid)
@@ -179,7 +179,6 @@ def _write(model: ProductModel, folder: Path) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "backbone": {"name": model.backbone.name, "weights_sha256": model.backbone.weights_sha256},
         "config": asdict(model.expert.config),
-        "fine_config": asdict(model.fine.config),
         "views": list(model.calibration.views),
         "references": [
             {"name": n, "sha256": h} for n, h in zip(model.reference_names, model.reference_hashes, strict=True)
@@ -235,17 +234,15 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
 
 def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backbone) -> ProductModel:
     owners = range(len(manifest["references"]))
+    config = ExpertConfig(**manifest["config"])
+    fine = MemoryBank(arrays["fine_tokens"], arrays["fine_owners"]) if "fine_tokens" in arrays else None
     value_range = manifest["value_range"]
     threshold, peak, area = (float(v) for v in arrays["pixel_scale"])
     return ProductModel(
         name=manifest["name"],
         backbone=backbone,
-        expert=FittedExpert(
-            MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), ExpertConfig(**manifest["config"])
-        ),
-        fine=FittedExpert(
-            MemoryBank(arrays["fine_tokens"], arrays["fine_owners"]), ExpertConfig(**manifest["fine_config"])
-        ),
+        expert=FittedExpert(MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), config),
+        fine=FittedExpert(fine, config) if fine is not None else None,
         calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),
         pixel_scale=PixelScale(threshold, peak, area),
         reference_tokens={o: (arrays[f"reference_{o}"], _pair(arrays[f"grid_{o}"])) for o in owners},
@@ -289,7 +286,7 @@ def describe(model: ProductModel, false_alarm: float) -> list[str]:
                 f"{int(np.ceil(1 / false_alarm - 1e-9)) - 1} or more, or ask for a higher rate (--false-alarm)"
             )
     lines.append(f"views calibrated: {', '.join(model.calibration.views)}")
-    lines.append(f"memory bank: {len(model.expert.bank.tokens)} patch tokens, zoom {len(model.fine.bank.tokens)}")
+    lines.append(f"memory bank: {len(model.expert.bank.tokens)} patch tokens")
     examples = ", ".join(f"{name} ({n})" for name, n in model.type_examples.items())
     lines.append(f"defect types: {examples}" if examples else "defect types: none (add examples with --defects FOLDER)")
     return lines

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..agent.errors import ProductError
 from .ad_expert.anomaly_map import smooth_grid
 from .ad_expert.expert import ExpertConfig, FittedExpert, expert_tokens, prepare
 from .backbones import Backbone, VisualFeatures
@@ -88,9 +89,15 @@ def peak_of(anomaly_map: NDArray[np.float32]) -> list[int]:
 def zoom(
     product: ProductModel, rgb: NDArray[np.uint8], features: VisualFeatures | None, peak_px: tuple[int, ...]
 ) -> ViewScore:
-    """Inspect a window of half the sides around the peak, at twice the resolution, against windows of good parts."""
-    x0, y0, x1, y1 = window_around((rgb.shape[0], rgb.shape[1]), (peak_px[0], peak_px[1]))
+    """Inspect a window of half the sides around the peak, at twice the resolution, against windows of good parts.
+
+    Raises:
+        ProductError: the product was learnt from pictures without more pixels.
+    """
     fine = product.fine
+    if fine is None:
+        raise ProductError(f"pictures of {product.name} hold no more pixels than the first look used.")
+    x0, y0, x1, y1 = window_around((rgb.shape[0], rgb.shape[1]), (peak_px[0], peak_px[1]))
     grid = fine.score_grid(fine.encode(product.backbone, rgb[y0:y1, x0:x1]))
     score = fine.image_score(grid)
     typical = product.typical("zoom")
