@@ -154,10 +154,6 @@ class ReportError(Frozen):
     exit_code: int
 
 
-def _odd(value: Any) -> bool:
-    return isinstance(value, str) and any("\udc80" <= char <= "\udcff" for char in value)
-
-
 class InspectionReport(Frozen):
     """Everything known about one picture.
 
@@ -205,8 +201,10 @@ class InspectionReport(Frozen):
     @field_validator("image", mode="before")
     @classmethod
     def _name_is_text(cls, value: Any) -> Any:
-        """File systems allow names that are not UTF-8; JSON does not, so their odd bytes are written as ``\\xff``."""
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _odd(value) else value
+        """File systems allow names that are not UTF-8, JSON does not: odd bytes are spelt out in hexadecimal."""
+        if isinstance(value, str) and any("\udc80" <= char <= "\udcff" for char in value):
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return value
 
     @model_validator(mode="after")
     def _hangs_together(self) -> InspectionReport:
@@ -219,6 +217,7 @@ class InspectionReport(Frozen):
                 raise ValueError(f"claim cites unknown evidence {sorted(missing)}")
         if self.error is not None and self.verdict is not Verdict.REVIEW:
             raise ValueError("a picture that failed is REVIEW, never a judgement")
-        if self.verdict is not Verdict.REVIEW and self.image_score is None:
+        decided_by_a_person = any(item.kind == "person" for item in self.evidence)
+        if self.verdict is not Verdict.REVIEW and self.image_score is None and not decided_by_a_person:
             raise ValueError(f"verdict {self.verdict.value} without an image_score")
         return self
