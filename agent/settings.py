@@ -137,6 +137,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror or error}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"the settings file {path} is not valid TOML: nested too deep.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {path} is not valid TOML: {error}.") from error
 
