@@ -39,13 +39,17 @@ def expand_pictures(paths: Sequence[Path], *, except_in: Path | None = None) -> 
     found: list[Path] = []
     for path in paths:
         try:
-            if not path.is_dir():
-                found.append(path)
-                continue
+            is_folder = path.is_dir()
+        except OSError:  # such as a name too long: a picture that cannot be read, which its own record says
+            is_folder = False
+        if not is_folder:
+            found.append(path)
+            continue
+        try:
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path.") from error
-        inside = [p for p in inside if not p.name.startswith(".")]
+        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         if except_in is not None and path.resolve() != except_in.resolve():
             inside = [p for p in inside if not p.resolve().is_relative_to(except_in.resolve())]
         if not inside:
