@@ -424,14 +424,18 @@ def _spread_references(arguments: list[str]) -> list[str]:
     """Let --reference take several values, as a shell's ``good/*.jpg`` expands to.
 
     Everything up to the next option belongs to it; pictures to inspect come before. What follows ``--`` is left alone.
+
+    Raises:
+        ConfigError: --reference without a value.
     """
     spread: list[str] = []
-    waiting = collecting = False
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            return spread + ["--reference"] * waiting + arguments[position:]
+    collecting = waiting = False
+    for position, argument in enumerate([*arguments, "--"]):
         if argument.startswith("-") and argument != "-":
-            spread += ["--reference"] * waiting  # without a value: the parser says so
+            if waiting:
+                raise ConfigError("--reference needs a good picture, or a folder of them.")
+            if argument == "--":
+                return spread + arguments[position:]
             waiting = collecting = argument in {"--reference", "-r"}
             if not collecting:
                 spread.append(argument)
@@ -440,7 +444,7 @@ def _spread_references(arguments: list[str]) -> list[str]:
             waiting = False
         else:
             spread.append(argument)
-    return spread + ["--reference"] * waiting
+    return spread
 
 
 def main() -> None:
