@@ -197,10 +197,10 @@ def checked_answer(answer: Any) -> dict[str, Any]:
     Raises:
         ConfigError: it is not ``{"verdict": "OK" | "NG" | "REVIEW", ...}``.
     """
-    if not isinstance(answer, dict) or answer.get("verdict") not in set(Verdict):
+    if not isinstance(answer, dict) or answer.get("verdict") not in list(Verdict):  # a list: it may be unhashable
         raise ConfigError("a person's decision must be a mapping with a verdict of OK, NG or REVIEW.")
     return {
         "verdict": str(answer["verdict"]),
-        "note": str(answer.get("note", ""))[:500],
-        "by": str(answer.get("by", "a person"))[:80],
+        "note": str(answer.get("note") or "")[:500],
+        "by": str(answer.get("by") or "a person")[:80],
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..agent.errors import FlawscopeError
+from ..agent.errors import ConfigError, FlawscopeError
 from ..agent.reasoner import DraftReport
 from ..agent.verifier import verify
 from ..tools import views
@@ -67,6 +67,13 @@ class InspectionNodes:
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
+    def begin(self, state: InspectionState) -> Update:
+        """Forget the picture before: a thread may be used again, and no score or failure of another part may count."""
+        emptied = ("picture", "features", "expert", "draft", "decision")
+        forgotten = ("scores", "documents", "evidence", "done", "trace", "error", "human", "entropy", "defect_type")
+        clean = {"entropy_source": "", "problems": [], "fatal": False, "started": time.time()}
+        return {**{key: {} for key in emptied}, **dict.fromkeys(forgotten), **clean}
+
     @step
     def load(self, state: InspectionState) -> Update:
         """Decode the picture."""
@@ -87,7 +94,6 @@ class InspectionNodes:
                 "flags": list(picture.meta.flags),
             },
             "evidence": ev.quality_evidence(picture.meta),
-            "started": time.time(),
             "note": f"{width}x{height} px",
         }
 
@@ -149,7 +155,7 @@ class InspectionNodes:
             "probability": decision.probability,
             "p_value": decision.p_value,
             "basis": decision.basis,
-            "references": len(product.calibration.scores),
+            "references": len(product.reference_names),
         }
         update: Update = {"decision": facts, "evidence": ev.score_evidence(facts, scores), "defect_type": None}
         if decision.score is None or decision.threshold is None or decision.score >= 0.5 * decision.threshold:
@@ -178,7 +184,8 @@ class InspectionNodes:
         reply = self.deps.reasoner.reason(ev.bundle(state, self.deps.settings, final=False), rgb, DraftReport)
         ahead: Any = {**state, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json"), "fatal": False}
         settings = self.deps.settings
-        if doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
+        calibrated = state.get("decision", {}).get("probability") is not None
+        if calibrated and doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
             reply = self.deps.reasoner.reason(ev.bundle(state, settings, final=True), rgb, DraftReport)
         return {
             "draft": reply.draft.model_dump(mode="json"),
@@ -203,6 +210,8 @@ class InspectionNodes:
 
     def available(self, state: InspectionState) -> frozenset[str]:
         """Actions for which this picture and product have the material."""
+        if state.get("error"):
+            return frozenset()  # the failure may be that there is no such product
         product = self._product(state)
         if product is None or "peak_px" not in state.get("expert", {}):
             return frozenset()
@@ -245,11 +254,15 @@ class InspectionNodes:
     # --- ending -----------------------------------------------------------------------------------------------------
 
     def human(self, state: InspectionState) -> Update:
-        """Ask a person. Nothing happens before the interrupt: this node runs again from its top on resume."""
+        """Ask a person, again if the answer is none. The node runs from its top on resume, so it only asks."""
         from langgraph.types import interrupt
 
-        answer = interrupt(ev.question_for_a_person(state))
-        return {"human": ev.checked_answer(answer)}
+        question = ev.question_for_a_person(state)
+        while True:
+            try:
+                return {"human": ev.checked_answer(interrupt(question))}
+            except ConfigError as error:
+                question = {**question, "problem": str(error)}
 
     def report(self, state: InspectionState) -> Update:
         """Compose the report; a failure becomes a report too."""

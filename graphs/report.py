@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.schemas import (
     Claim,
+    DefectType,
     Evidence,
     InspectionReport,
     Region,
@@ -45,14 +46,16 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
     elif state.get("problems") and state.get("fatal"):
         reason = " ".join([reason, "The verifier refused the draft: " + "; ".join(state["problems"]) + "."]).strip()
     evidence = dict(state.get("evidence", {}))
-    human = state.get("human")
+    human, said, claims = state.get("human"), draft, list(draft.get("claims", []))
     if human:
         verdict, reason = Verdict(human["verdict"]), f"Decided by {human['by']}. {human['note']}".strip()
         evidence["H1"] = Evidence(id="H1", kind="person", text=reason, source=human["by"]).model_dump(mode="json")
+        if human["verdict"] != draft.get("verdict"):
+            said, claims = {}, []  # words for another verdict
+        claims = [claim for claim in claims if claim["field"] != "verdict"]
+        claims.append({"field": "verdict", "text": reason, "evidence_ids": ["H1"]})
     kind = state.get("defect_type") if verdict is not Verdict.OK else None
     regions = state.get("expert", {}).get("regions", []) if verdict is not Verdict.OK else []
-    claims = [] if human and human["verdict"] != draft.get("verdict") else draft.get("claims", [])
-    said = {} if not claims else draft
     return InspectionReport(
         image=state["image"],
         sha256=state["picture"]["sha256"],
@@ -69,7 +72,7 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
             type_entropy=kind["entropy"] if kind else None,
         ),
         regions=tuple(Region.model_validate(region) for region in regions),
-        defect_type=defect_type(kind),
+        defect_type=_named_type(kind, said.get("defect_type")) if verdict is not Verdict.OK else None,
         description=said.get("description", ""),
         root_cause=said.get("root_cause", ""),
         consequence=said.get("consequence", ""),
@@ -79,6 +82,15 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
         trace=_trace(state),
         provenance=provenance(state, deps),
     )
+
+
+def _named_type(kind: dict[str, Any] | None, named: dict[str, Any] | None) -> DefectType | None:
+    """The type that the words speak of, with the posterior that the comparison gave it."""
+    compared = defect_type(kind)
+    if named is None or compared is None:
+        return DefectType.model_validate(named) if named is not None else compared
+    shares = {candidate.name: candidate.posterior for candidate in compared.candidates}
+    return compared.model_copy(update={"name": named["name"], "posterior": shares.get(named["name"])})
 
 
 def failure_report(state: InspectionState, deps: InspectionDeps) -> InspectionReport:
@@ -111,7 +123,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "flawscope": own,
         "python": platform.python_version(),
-        "reasoner": deps.reasoner.name,
+        "reasoner": deps.settings.reasoner if state.get("error") else deps.reasoner.name,
         "prompts_sha256": load_prompts("report").sha256,
         "settings": {key: {"value": settings[key], "origin": origin} for key, origin in deps.loaded.origins.items()},
         "picture": {**state.get("picture", {}), "anomaly_map": state.get("expert", {}).get("anomaly_map")},

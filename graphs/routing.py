@@ -18,9 +18,12 @@ TYPE_DOUBT = 0.5
 
 
 def doubtful(state: InspectionState, settings: Settings) -> bool:
-    """Whether the decision needs more evidence: high entropy, or a draft that the verifier refuted."""
+    """Whether the decision needs more evidence: high or unknown entropy, or a draft that the verifier refuted.
+
+    A reasoner that cannot say how sure it is counts as unsure: unknown is not zero.
+    """
     entropy = state.get("entropy")
-    return bool(state.get("fatal")) or (entropy is not None and entropy > settings.entropy_accept)
+    return bool(state.get("fatal")) or entropy is None or entropy > settings.entropy_accept
 
 
 def next_action(state: InspectionState, settings: Settings, available: frozenset[str]) -> Action | None:
@@ -31,7 +34,7 @@ def next_action(state: InspectionState, settings: Settings, available: frozenset
         settings: actions in order of preference, and the budget.
         available: actions that this product has the material for.
     """
-    if state.get("error") or state.get("entropy") is None:
+    if state.get("error") or state.get("decision", {}).get("probability") is None:
         return None  # without calibration no action can turn a score into a decision
     taken = state.get("done", [])
     if len(taken) >= settings.max_actions or time.time() - state["started"] > settings.time_budget_s:

@@ -5,15 +5,24 @@ Arrays (the picture, its features, the anomaly map) are in the artifact store; t
 
 from __future__ import annotations
 
-import operator
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 Action = Literal["zoom", "reference", "self_consistency", "more_docs"]
 
 
-def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Later rounds replace what has the same key and add the rest."""
-    return {**left, **right}
+def merge(left: dict[str, Any], right: dict[str, Any] | None) -> dict[str, Any]:
+    """Later rounds replace what has the same key and add the rest; None forgets all."""
+    return {} if right is None else {**left, **right}
+
+
+def append(left: list[Any], right: list[Any] | None) -> list[Any]:
+    """Later rounds add to the list; None forgets all."""
+    return [] if right is None else left + right
+
+
+def first(left: dict[str, Any] | None, right: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The first failure stands, also when both parallel paths fail in one step; None forgets it."""
+    return right if right is None else left or right
 
 
 class InspectionInput(TypedDict):
@@ -68,11 +77,11 @@ class InspectionState(InspectionInput):
     entropy_source: NotRequired[str]
     problems: NotRequired[list[str]]
     fatal: NotRequired[bool]
-    done: Annotated[list[str], operator.add]
-    trace: Annotated[list[dict[str, Any]], operator.add]
+    done: Annotated[list[str], append]
+    trace: Annotated[list[dict[str, Any]], append]
     started: NotRequired[float]
     human: NotRequired[dict[str, Any] | None]
-    error: NotRequired[dict[str, Any] | None]
+    error: Annotated[dict[str, Any] | None, first]
     report: NotRequired[dict[str, Any]]
 
 

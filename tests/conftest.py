@@ -16,7 +16,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can say `from fakes import ...` under importlib mode
 
-from fakes import PatchStatistics, texture, with_scratch, with_square
+from fakes import PatchStatistics, enlarged, texture, with_scratch, with_square
+
 from flawscope.agent.artifacts import ArtifactStore
 from flawscope.agent.inspector import InspectionDeps
 from flawscope.agent.settings import LoadedSettings, load_settings
@@ -107,9 +108,9 @@ class Plant:
 
 
 def save(folder: Path, name: str, pixels: Any) -> Path:
-    """Write a PNG."""
+    """Write a PNG of five times the side (480 px from 96)."""
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(folder / name)
+    Image.fromarray(enlarged(pixels)).save(folder / name, compress_level=1)
     return folder / name
 
 

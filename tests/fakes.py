@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, ReasonerReply
 from flawscope.tools.backbones import VisualFeatures
 from flawscope.tools.backbones.onnx_lite import fit_to_stride
-from numpy.typing import NDArray
 
 STRIDE_PX = 16
 
@@ -55,14 +56,19 @@ class FunctionReasoner:
 
 
 def texture(seed: int, side_px: int = 96) -> NDArray[np.uint8]:
-    """A woven grey-blue texture; no two seeds give the same picture, all look alike."""
+    """A woven, unevenly lit surface; no two seeds give the same picture, all look alike, place by place."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side_px, :side_px]
+    y, x = np.mgrid[:side_px, :side_px] / side_px
     phase = rng.uniform(0, 2 * np.pi, 2)
-    weave = 22 * np.sin(x / 2.5 + phase[0]) * np.sin(y / 2.5 + phase[1])
-    base = np.array([112.0, 120.0, 132.0]) + rng.normal(0, 1.0, 3)
-    picture = base + weave[..., None] + rng.normal(0, 5, (side_px, side_px, 1))
+    weave = 18 * np.sin(40 * x + phase[0]) * np.sin(40 * y + phase[1])
+    light = np.stack([90 + 50 * x, 110 + 50 * y, 150 - 40 * x], axis=2) + rng.normal(0, 1.0, 3)
+    picture = light + weave[..., None] + rng.normal(0, 4, (side_px, side_px, 1))
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def enlarged(picture: NDArray[np.uint8], factor: int = 5) -> NDArray[np.uint8]:
+    """Each pixel ``factor`` times as large: 480 px hold more than the first look sees, so zooming is offered."""
+    return np.ascontiguousarray(picture.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
 def with_square(

@@ -1,8 +1,11 @@
-"""The embedded reasoner never contradicts its evidence, and no draft at all gets an unfounded verdict past the verifier."""
+"""The embedded reasoner never contradicts its evidence, and no draft gets an unfounded verdict past the verifier."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle
 from flawscope.agent.reasoner.evidence import EvidenceReasoner
@@ -13,8 +16,6 @@ from flawscope.graphs import evidence as ev
 from flawscope.tools.ad_expert.calibration import probability_of_defect
 from flawscope.tools.knowledge.schema import load_documents
 from flawscope.tools.views import ViewScore
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 PAGES = load_documents()
 PLACES = (
@@ -27,7 +28,7 @@ PLACES = (
     "lower",
 )
 TYPES = st.sampled_from(
-    sorted({page.defect_type for page in PAGES} - {"good"}) + ["unknown", "Ours_2", "left side", "a-b", "Größe"]
+    [*sorted({page.defect_type for page in PAGES} - {"good"}), "unknown", "Ours_2", "left side", "a-b", "Größe"]
 )
 positive = st.floats(1e-4, 1e6, allow_nan=False)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from flawscope.agent.errors import BackendError, ConfigError
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, Reasoner, RetrievedDocument, load_reasoner
 from flawscope.agent.reasoner.evidence import EvidenceReasoner, binary_entropy, number, words

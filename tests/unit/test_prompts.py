@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import flawscope.prompts as prompts
 import pytest
+
+import flawscope.prompts as prompts
 from flawscope.agent.errors import ConfigError
 from flawscope.agent.reasoner import evidence as reasoner
 

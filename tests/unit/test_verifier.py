@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, RetrievedDocument
 from flawscope.agent.schemas import Claim, DefectType, Evidence, Region, TypeCandidate, Verdict
 from flawscope.agent.verifier import verify
