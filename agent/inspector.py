@@ -200,6 +200,9 @@ class Inspector:
             ``("step", name)`` after each step, ``("interrupt", payload)`` when a person is asked, and at last
             ``("report", InspectionReport)``.
         """
+        if product is not None and self.deps.references:
+            raise ConfigError("this inspector compares with references: give either them or a product, not both.")
+        self._refuse_to_drop_a_question(thread_id)
         given = {"image": str(image), "product": product, "instruction": instruction}
         yield from self._run(given, thread_id)
 
@@ -211,10 +214,13 @@ class Inspector:
             decision: ``{"verdict": "OK"|"NG"|"REVIEW", "note": str, "by": str}``.
 
         Raises:
-            ConfigError: there is no checkpointer, or nothing waits under that id.
+            ConfigError: there is no checkpointer, nothing waits under that id, or the decision is none.
         """
         from langgraph.types import Command
 
+        from ..graphs.evidence import checked_answer
+
+        checked_answer(decision)
         if self._checkpointer is None:
             raise ConfigError("resuming needs a checkpointer.")
         if not self.graph.get_state({"configurable": {"thread_id": thread_id}}).next:
@@ -224,6 +230,14 @@ class Inspector:
                 report: InspectionReport = payload
                 return report
         raise ConfigError(f"the inspection {thread_id!r} asked again; resume it once more.")
+
+    def _refuse_to_drop_a_question(self, thread_id: str | None) -> None:
+        if thread_id is None or self._checkpointer is None:
+            return
+        if self.graph.get_state({"configurable": {"thread_id": thread_id}}).next:
+            raise ConfigError(
+                f"the inspection {thread_id!r} is not finished.", hint="Resume it, or use another thread id."
+            )
 
     def _run(self, given: Any, thread_id: str | None) -> Iterator[tuple[str, Any]]:
         config = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
