@@ -54,6 +54,9 @@ def load_session(path: Path = WEIGHTS_PATH, expected_sha256: str = WEIGHTS_SHA25
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # By default idle threads spin, during a run and after it: they take the cores from the comparison that follows, and
+    # on a machine that does anything else they double the time of the forward pass itself.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 
