@@ -18,6 +18,8 @@ POOL_TO = 3
 """Candidates per kept token in the greedy selection; thinning at random first keeps enrolment quick."""
 PROJECTION_DIM = 32
 """The greedy selection works on a random projection, which keeps distances within a few percent."""
+CHUNK = 192
+"""Patches compared at once: their cosines with a full bank stay in the cache, a whole picture's would not."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,7 +52,9 @@ class MemoryBank:
         Returns:
             float32 (N,), in [0, 2].
         """
-        cosines = (patch_tokens @ self.tokens.T).max(axis=1)
+        cosines = np.empty(len(patch_tokens), np.float32)
+        for start in range(0, len(patch_tokens), CHUNK):
+            (patch_tokens[start : start + CHUNK] @ self.tokens.T).max(axis=1, out=cosines[start : start + CHUNK])
         return np.asarray(np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0)), dtype=np.float32)
 
     def subset(self, keep: NDArray[np.bool_]) -> MemoryBank:
