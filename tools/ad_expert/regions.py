@@ -54,12 +54,17 @@ def find_regions(
         return []
     from scipy import ndimage
 
-    labels, _ = ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    # only the rows and columns that hold anything: a suspicious area is small, labelling a whole picture is not free
+    top, left = int(mask.any(axis=1).argmax()), int(mask.any(axis=0).argmax())
+    bottom, right = (int(np.flatnonzero(mask.any(axis=axis))[-1]) + 1 for axis in (1, 0))
+    labels, _ = ndimage.label(mask[top:bottom, left:right], structure=np.ones((3, 3), dtype=int))
     height, width = anomaly_map.shape
     found = []
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        rows, columns = window
-        inside = labels[window] == number
+    for number, (rows_found, columns_found) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[rows_found, columns_found] == number
+        rows = slice(rows_found.start + top, rows_found.stop + top)
+        columns = slice(columns_found.start + left, columns_found.stop + left)
+        window = (rows, columns)
         area = int(inside.sum())
         values = np.where(inside, anomaly_map[window], -np.inf)
         y, x = np.unravel_index(int(values.argmax()), values.shape)
