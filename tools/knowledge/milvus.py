@@ -118,7 +118,7 @@ class MilvusLiteStore:
             anns_field="vector",
         )[0]
         # With the COSINE metric what Milvus calls a distance is the similarity itself.
-        hits = [Hit(str(hit["doc_id"]), float(np.clip(hit["distance"], -1.0, 1.0))) for hit in found]
+        hits = [Hit(str(hit["doc_id"]), min(1.0, max(-1.0, float(hit["distance"])))) for hit in found]
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))
 
     def delete(self, doc_ids: Sequence[str]) -> None:
