@@ -80,7 +80,7 @@ def zoom_into(report: InspectionReport, deps: InspectionDeps, region: Region) ->
     bx0, by0, bx1, by1 = views.window_around((rgb.shape[0], rgb.shape[1]), centre)
     path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-{region.id}-zoom", [rgb, rgb[by0:by1, bx0:bx1]])
     if product.fine is None:
-        text = f"{region.id} magnified. The picture holds no more pixels than the first look used; it was not scored again."
+        text = f"{region.id} magnified. There are no more pixels than the first look used; it was not scored again."
         return Look(text, path)
     seen = views.zoom(product, rgb, None, centre)
     return Look(f"{region.id} at twice the resolution: {seen.note}", path)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..agent.errors import ConfigError
 from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
+from ..tools.ad_expert.appearance import picture_statistics
 from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
 from ..tools.backbones import VisualFeatures, load_backbone
 from ..tools.imaging import load_image
@@ -166,7 +167,12 @@ def run_product(
     pictures = {index: load_image(product.references[index]).rgb for index in used}
     encoded = {i: backbone.encode_image(prepare(rgb, config.short_side_px)[None]) for i, rgb in pictures.items()}
     experts = {
-        key: ReferenceFit([expert_tokens(encoded[i]) for i in indices], range(len(indices)), config).expert
+        key: ReferenceFit(
+            [expert_tokens(encoded[i]) for i in indices],
+            range(len(indices)),
+            config,
+            statistics=np.stack([picture_statistics(encoded[i]) for i in indices]),
+        ).expert
         for key, indices in chosen.items()
     }
     memory = [_encode_baseline(backbone, pictures[index]) for index in used]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from ..agent.errors import InputError, ProductError
 from . import views
 from .ad_expert.anomaly_map import smooth_grid
+from .ad_expert.appearance import picture_statistics
 from .ad_expert.calibration import Calibration
 from .ad_expert.expert import ExpertConfig, ReferenceFit, expert_tokens, prepare
-from .backbones import Backbone
+from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
 from .imaging import LoadedImage, load_image
@@ -59,18 +61,18 @@ def fit_product(
     tell = progress or (lambda what, done, total: None)
     config = config or ExpertConfig()
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
-    fit, tokens, grids = _fit_whole(pictures, backbone, rotate, config, tell)
-    zoomable = all(views.has_more_pixels((p.rgb.shape[0], p.rgb.shape[1]), config) for p in pictures)
-    fine, peaks = _fit_fine(pictures, fit, tokens, grids, backbone, config, tell) if zoomable else (None, [])
-    calibration = _calibrate(pictures, fit, fine, tokens, grids, peaks, backbone, tell)
+    seen = _look(pictures, backbone, config, tell)
+    fit = _fit_whole(seen, backbone, rotate, config, tell)
+    zoomable = all(views.has_more_pixels(reference.size, config) for reference in seen)
+    fine, at_peaks = _fit_fine(seen, fit, backbone, tell) if zoomable else (None, [])
     model = ProductModel(
         name=name,
         backbone=backbone,
         expert=fit.expert,
         fine=fine.expert if fine else None,
-        calibration=calibration,
-        pixel_scale=_pixel_scale(fit, tokens, grids),
-        reference_tokens={o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))},
+        calibration=_calibrate(seen, fit, fine, at_peaks, backbone, tell),
+        pixel_scale=_pixel_scale(fit, seen),
+        reference_tokens=reference_tokens(seen),
         reference_names=tuple(names),
         reference_hashes=tuple(picture.sha256 for picture in pictures),
         reference_files=tuple(str(picture.path) for picture in pictures),
@@ -119,63 +121,83 @@ def load_references(
     return pictures, [Path(str(p.path)).name for p in pictures], left_out, fixed
 
 
-def _fit_whole(
-    pictures: Sequence[LoadedImage], backbone: Backbone, rotate: bool, config: ExpertConfig, tell: Progress
-) -> tuple[ReferenceFit, list[NDArray[np.float32]], list[tuple[int, int]]]:
-    """Memory bank of whole pictures; returns each picture's own tokens and grid too."""
-    tokens, grids = [], []
-    every: list[NDArray[np.float32]] = []
-    owners: list[int] = []
-    for owner, picture in enumerate(pictures):
-        tell("looking at the references", owner, len(pictures))
-        prepared = prepare(picture.rgb, config.short_side_px)
-        for turn in range(4 if rotate else 1):
-            features = backbone.encode_image(np.ascontiguousarray(np.rot90(prepared, turn))[None])
-            every.append(expert_tokens(features))
-            owners.append(owner)
-            if turn == 0:
-                tokens.append(every[-1])
-                grids.append(features.grid)
+@dataclass(frozen=True)
+class SeenReference:
+    """A reference after its forward pass.
+
+    Attributes:
+        picture: decoded.
+        features: of the prepared picture.
+        tokens: float32 (N, D), what the expert compares.
+    """
+
+    picture: LoadedImage
+    features: VisualFeatures
+    tokens: NDArray[np.float32]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture, px."""
+        return self.picture.rgb.shape[0], self.picture.rgb.shape[1]
+
+
+def _look(
+    pictures: Sequence[LoadedImage], backbone: Backbone, config: ExpertConfig, tell: Progress
+) -> list[SeenReference]:
+    seen = []
+    for done, picture in enumerate(pictures):
+        tell("looking at the references", done, len(pictures))
+        features = backbone.encode_image(prepare(picture.rgb, config.short_side_px)[None])
+        seen.append(SeenReference(picture, features, expert_tokens(features)))
     tell("looking at the references", len(pictures), len(pictures))
-    return ReferenceFit(every, owners, config, progress=tell), tokens, grids
+    return seen
+
+
+def _fit_whole(
+    seen: Sequence[SeenReference], backbone: Backbone, rotate: bool, config: ExpertConfig, tell: Progress
+) -> ReferenceFit:
+    """Memory bank of whole pictures, with quarter turns when the part lies at any angle."""
+    tokens, owners = [reference.tokens for reference in seen], list(range(len(seen)))
+    for owner, reference in enumerate(seen if rotate else ()):
+        tell("turning the references", owner, len(seen))
+        prepared = prepare(reference.picture.rgb, config.short_side_px)
+        for turn in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(prepared, turn))
+            tokens.append(expert_tokens(backbone.encode_image(turned[None])))
+            owners.append(owner)
+    if rotate:
+        tell("turning the references", len(seen), len(seen))
+    statistics = np.stack([picture_statistics(reference.features) for reference in seen])
+    return ReferenceFit(tokens, owners, config, statistics=statistics, progress=tell)
 
 
 def _fit_fine(
-    pictures: Sequence[LoadedImage],
-    fit: ReferenceFit,
-    tokens: Sequence[NDArray[np.float32]],
-    grids: Sequence[tuple[int, int]],
-    backbone: Backbone,
-    config: ExpertConfig,
-    tell: Progress,
-) -> tuple[ReferenceFit, list[tuple[NDArray[np.float32], tuple[int, int]]]]:
-    """Memory bank of windows at twice the resolution; returns the window at each reference's own peak too."""
-    every: list[NDArray[np.float32]] = []
-    owners: list[int] = []
-    peaks = []
-    for owner, picture in enumerate(pictures):
-        tell("looking closer at the references", owner, len(pictures))
-        size = (picture.rgb.shape[0], picture.rgb.shape[1])
-        expert = fit.without(owner) if len(pictures) > 1 else fit.expert
-        centre = views.peak_px_of_grid(views.score_whole(expert, tokens[owner], grids[owner]), size)
-        for window in [views.window_around(size, centre), *views.tiles_of(size)]:
-            x0, y0, x1, y1 = window
-            features = fit.expert.encode(backbone, picture.rgb[y0:y1, x0:x1])
-            every.append(expert_tokens(features))
-            owners.append(owner)
-            if len(every) % 6 == 1:  # the first of the six windows is the one at the peak
-                peaks.append((every[-1], features.grid))
-    tell("looking closer at the references", len(pictures), len(pictures))
-    return ReferenceFit(every, owners, config, progress=tell), peaks
+    seen: Sequence[SeenReference], fit: ReferenceFit, backbone: Backbone, tell: Progress
+) -> tuple[ReferenceFit, list[NDArray[np.float32]]]:
+    """Memory bank of windows at twice the resolution, and the window at each reference's own peak."""
+    at_peaks, elsewhere = [], []
+    for owner, reference in enumerate(seen):
+        tell("looking closer at the references", owner, len(seen))
+        expert = fit.without(owner) if len(seen) > 1 else fit.expert
+        centre = views.peak_px_of_grid(expert.score_grid(reference.features), reference.size)
+        windows = [views.window_around(reference.size, centre), *views.tiles_of(reference.size)]
+        found = [
+            expert_tokens(fit.expert.encode(backbone, reference.picture.rgb[y0:y1, x0:x1]))
+            for x0, y0, x1, y1 in windows
+        ]
+        at_peaks.append(found[0])
+        elsewhere += [(tokens, owner) for tokens in found[1:]]
+    tell("looking closer at the references", len(seen), len(seen))
+    tokens = [*at_peaks, *(view for view, _ in elsewhere)]
+    owners = [*range(len(seen)), *(owner for _, owner in elsewhere)]
+    return ReferenceFit(tokens, owners, fit.expert.config, progress=tell), at_peaks
 
 
 def _calibrate(
-    pictures: Sequence[LoadedImage],
+    seen: Sequence[SeenReference],
     fit: ReferenceFit,
     fine: ReferenceFit | None,
-    tokens: Sequence[NDArray[np.float32]],
-    grids: Sequence[tuple[int, int]],
-    peaks: Sequence[tuple[NDArray[np.float32], tuple[int, int]]],
+    at_peaks: Sequence[NDArray[np.float32]],
     backbone: Backbone,
     tell: Progress,
 ) -> Calibration:
@@ -183,41 +205,40 @@ def _calibrate(
 
     There are no rows for a single reference.
     """
-    posed = ("reference",) if views.same_pose(tokens, grids) else ()
+    posed = ("reference",) if views.same_pose([r.tokens for r in seen], [r.features.grid for r in seen]) else ()
     offered = ("whole", *(("zoom",) if fine else ()), *posed, "self_consistency")
-    if len(pictures) == 1:
+    if len(seen) == 1:
         return Calibration(offered, np.zeros((0, len(offered))))
-    stored = {o: (t.astype(np.float16), g) for o, (t, g) in enumerate(zip(tokens, grids, strict=True))}
+    stored = reference_tokens(seen)
     rows = []
-    for owner, picture in enumerate(pictures):
-        tell("calibrating", owner, len(pictures))
+    for owner, reference in enumerate(seen):
+        tell("calibrating", owner, len(seen))
         expert = fit.without(owner)
-        scores = {"whole": expert.image_score(views.score_whole(expert, tokens[owner], grids[owner]))}
+        scores = {"whole": expert.image_score(expert.score_grid(reference.features), reference.features)}
         if fine is not None:
             closer = fine.without(owner)
-            scores["zoom"] = closer.image_score(views.score_whole(closer, *peaks[owner]))
-        if "reference" in offered:
-            placewise, _ = views.placewise_distances(tokens[owner], grids[owner], stored, skip=owner)
-            scores["reference"] = expert.image_score(placewise)
-        if "self_consistency" in offered:
-            copies = views.jittered(prepare(picture.rgb, fit.expert.config.short_side_px))
-            found = [views.interior_score(expert, backbone.encode_image(copy[None])) for copy in copies]
-            scores["self_consistency"] = float(np.mean(found))
+            scores["zoom"] = closer.local_score(closer.bank.distances(at_peaks[owner]))
+        if posed:
+            grid, _ = views.placewise_distances(reference.tokens, reference.features.grid, stored, skip=owner)
+            scores["reference"] = expert.image_score(grid, reference.features)
+        copies = views.jittered(prepare(reference.picture.rgb, expert.config.short_side_px))
+        found = [views.interior_score(expert, backbone.encode_image(copy[None])) for copy in copies]
+        scores["self_consistency"] = float(np.mean(found))
         rows.append([scores[view] for view in offered])
-    tell("calibrating", len(pictures), len(pictures))
+    tell("calibrating", len(seen), len(seen))
     return Calibration(offered, np.array(rows, np.float64))
 
 
-def _pixel_scale(
-    fit: ReferenceFit, tokens: Sequence[NDArray[np.float32]], grids: Sequence[tuple[int, int]]
-) -> PixelScale:
+def reference_tokens(seen: Sequence[SeenReference]) -> dict[int, tuple[NDArray[np.float16], tuple[int, int]]]:
+    """Each reference's tokens and grid by owner number, halved in precision for keeping."""
+    return {owner: (r.tokens.astype(np.float16), r.features.grid) for owner, r in enumerate(seen)}
+
+
+def _pixel_scale(fit: ReferenceFit, seen: Sequence[SeenReference]) -> PixelScale:
     """Pixel threshold, peak and area of good parts, from the references judged by each other."""
-    if len(tokens) == 1:
+    if len(seen) == 1:
         return UNCALIBRATED_SCALE
-    maps = [
-        smooth_grid(views.score_whole(fit.without(owner), view, grid))
-        for owner, (view, grid) in enumerate(zip(tokens, grids, strict=True))
-    ]
+    maps = [smooth_grid(fit.without(owner).score_grid(r.features)) for owner, r in enumerate(seen)]
     threshold = float(np.quantile(np.concatenate([m.ravel() for m in maps]), PATCH_QUANTILE))
     peak = float(np.quantile([m.max() for m in maps], PICTURE_QUANTILE))
     area = float(np.quantile([(m >= threshold).mean() for m in maps], PICTURE_QUANTILE))
@@ -236,8 +257,6 @@ def with_types(model: ProductModel, defects: Path, max_pixels: int, tell: Progre
     Raises:
         InputError: the folder has no subfolders with pictures, or a picture cannot be read.
     """
-    from dataclasses import replace
-
     examples = find_examples(defects)
     features, labels = [], []
     for done, (label, path) in enumerate(examples):

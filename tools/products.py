@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..agent.errors import ConfigError, ProductError
 from ..agent.home import new_folder, storage_errors, write_json_atomically
+from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
 from .ad_expert.expert import ExpertConfig, FittedExpert
 from .ad_expert.memory_bank import MemoryBank, Progress
@@ -159,6 +160,10 @@ def _write(model: ProductModel, folder: Path) -> None:
     }
     if model.fine is not None:
         arrays |= {"fine_tokens": model.fine.bank.tokens, "fine_owners": model.fine.bank.owners}
+    look = model.expert.appearance
+    if look is not None:
+        arrays |= {"look_centre": look.centre, "look_spread": look.spread, "look_references": look.references}
+        arrays["look_gain"] = np.array(look.gain)
     for owner, (tokens, grid) in model.reference_tokens.items():
         arrays[f"reference_{owner}"] = tokens
         arrays[f"grid_{owner}"] = np.array(grid)
@@ -235,13 +240,17 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
 def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backbone) -> ProductModel:
     owners = range(len(manifest["references"]))
     config = ExpertConfig(**manifest["config"])
+    look = None
+    if "look_gain" in arrays:
+        gain = float(arrays["look_gain"])
+        look = Appearance(arrays["look_centre"], arrays["look_spread"], arrays["look_references"], gain)
     fine = MemoryBank(arrays["fine_tokens"], arrays["fine_owners"]) if "fine_tokens" in arrays else None
     value_range = manifest["value_range"]
     threshold, peak, area = (float(v) for v in arrays["pixel_scale"])
     return ProductModel(
         name=manifest["name"],
         backbone=backbone,
-        expert=FittedExpert(MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), config),
+        expert=FittedExpert(MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), config, look),
         fine=FittedExpert(fine, config) if fine is not None else None,
         calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),
         pixel_scale=PixelScale(threshold, peak, area),
@@ -287,6 +296,8 @@ def describe(model: ProductModel, false_alarm: float) -> list[str]:
             )
     lines.append(f"views calibrated: {', '.join(model.calibration.views)}")
     lines.append(f"memory bank: {len(model.expert.bank.tokens)} patch tokens")
+    agrees = model.expert.appearance is not None and model.expert.appearance.gain > 0
+    lines.append(f"look of the whole part: {'judged too' if agrees else 'not judged, good pictures differ in it'}")
     examples = ", ".join(f"{name} ({n})" for name, n in model.type_examples.items())
     lines.append(f"defect types: {examples}" if examples else "defect types: none (add examples with --defects FOLDER)")
     return lines

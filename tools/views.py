@@ -99,7 +99,7 @@ def zoom(
         raise ProductError(f"pictures of {product.name} hold no more pixels than the first look used.")
     x0, y0, x1, y1 = window_around((rgb.shape[0], rgb.shape[1]), (peak_px[0], peak_px[1]))
     grid = fine.score_grid(fine.encode(product.backbone, rgb[y0:y1, x0:x1]))
-    score = fine.image_score(grid)
+    score = fine.local_score(grid)
     typical = product.typical("zoom")
     note = (
         f"At twice the resolution the suspicious window scores {score:.3g}; windows of good parts score {typical:.3g}."
@@ -112,7 +112,7 @@ def reference(
 ) -> ViewScore:
     """Compare each place with the same place of the most similar references."""
     grid, nearest = placewise_distances(expert_tokens(features), features.grid, product.reference_tokens)
-    score = product.expert.image_score(grid)
+    score = product.expert.image_score(grid, features)
     typical, name = product.typical("reference"), product.reference_names[nearest]
     note = f"Place by place against the most similar references it scores {score:.3g}; good parts score {typical:.3g}."
     return ViewScore(score, note, {"typical": typical, "reference": name})
@@ -143,7 +143,7 @@ VIEWS: dict[str, Callable[..., ViewScore]] = {
 def interior_score(expert: FittedExpert, features: VisualFeatures) -> float:
     """Image score without the outermost ring of patches, which see the mirrored borders of a shifted copy."""
     grid = expert.score_grid(features)
-    return expert.image_score(grid[1:-1, 1:-1] if min(grid.shape) > 4 else grid)
+    return expert.image_score(grid[1:-1, 1:-1] if min(grid.shape) > 4 else grid, features)
 
 
 def has_more_pixels(size: tuple[int, int], config: ExpertConfig) -> bool:
@@ -251,11 +251,6 @@ def original_regions(regions: Any, picture: dict[str, Any]) -> list[dict[str, An
             }
         )
     return plain
-
-
-def score_whole(expert: FittedExpert, tokens: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Patch scores of tokens that were computed before, float32 (h, w)."""
-    return expert.bank.distances(tokens).reshape(grid)
 
 
 def peak_px_of_grid(patch_scores: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int]:

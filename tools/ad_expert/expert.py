@@ -2,7 +2,8 @@
 
 Patch tokens of the backbone's deepest layer, averaged over 3x3 patches and normalised, are compared with a memory_bank
 of good references; the anomaly_map is the distance to the nearest of them, the image_score the mean of the highest two
-percent (AnomalyDINO, Damm et al. 2024, averages one percent; PatchCore takes the maximum).
+percent (AnomalyDINO, Damm et al. 2024, averages one percent; PatchCore takes the maximum), plus what the look of the
+whole part adds where good parts agree in it (``appearance``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from PIL import Image
 from ...agent.errors import ProductError
 from ..backbones import Backbone, VisualFeatures
 from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
+from .appearance import Appearance, appearance_gain, fit_appearance, picture_statistics
 from .memory_bank import MemoryBank, Progress, greedy_coreset
 
 STRIDE_PX = 16
@@ -99,11 +101,13 @@ class FittedExpert:
     Attributes:
         bank: the references.
         config: how pictures are prepared and scored.
+        appearance: what the look of the whole part adds to the image_score; None for windows of parts.
     """
 
-    def __init__(self, bank: MemoryBank, config: ExpertConfig) -> None:
+    def __init__(self, bank: MemoryBank, config: ExpertConfig, appearance: Appearance | None = None) -> None:
         self.bank = bank
         self.config = config
+        self.appearance = appearance
 
     def encode(self, backbone: Backbone, rgb: NDArray[np.uint8]) -> VisualFeatures:
         """One forward pass over a picture, uint8 (H, W, 3), in the frame that the bank was made in."""
@@ -113,9 +117,14 @@ class FittedExpert:
         """Distance of each patch to the bank, float32 (h, w)."""
         return self.bank.distances(expert_tokens(features)).reshape(features.grid)
 
-    def image_score(self, patch_scores: NDArray[np.float32]) -> float:
-        """The score of a whole picture (or crop) from its patch scores."""
+    def local_score(self, patch_scores: NDArray[np.float32]) -> float:
+        """What the patches alone say of a picture or a window of it."""
         return top_fraction_mean(patch_scores, self.config.top_fraction)
+
+    def image_score(self, patch_scores: NDArray[np.float32], features: VisualFeatures) -> float:
+        """The score of a whole picture: its patches, and what its look as a whole adds."""
+        added = self.appearance.added_score(picture_statistics(features)) if self.appearance else 0.0
+        return self.local_score(patch_scores) + added
 
     def localise(self, features: VisualFeatures, height: int, width: int) -> Localisation:
         """Judge a picture by its features.
@@ -127,7 +136,7 @@ class FittedExpert:
         """
         patch_scores = self.score_grid(features)
         anomaly_map = grid_to_pixels(smooth_grid(patch_scores), height, width)
-        return Localisation(anomaly_map, self.image_score(patch_scores), patch_scores)
+        return Localisation(anomaly_map, self.image_score(patch_scores, features), patch_scores)
 
 
 class ReferenceFit:
@@ -141,6 +150,8 @@ class ReferenceFit:
         tokens: per view, float32 (N, D) from ``expert_tokens``.
         owners: which reference each view belongs to.
         config: stored with the result.
+        statistics: ``picture_statistics`` of each reference, float32 (n, K) in the order of owner numbers 0..n-1; None
+            where views are not whole pictures.
         progress: told about the selection.
 
     Raises:
@@ -153,6 +164,7 @@ class ReferenceFit:
         owners: Sequence[int],
         config: ExpertConfig,
         *,
+        statistics: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> None:
         if not tokens:
@@ -160,7 +172,17 @@ class ReferenceFit:
         self._tokens = np.concatenate(list(tokens))
         self._owners = np.repeat(np.asarray(owners, np.int32), [len(view) for view in tokens])
         kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
+        self._statistics = statistics
         self.expert = FittedExpert(MemoryBank(self._tokens[kept], self._owners[kept]), config)
+        if statistics is not None and len(statistics) > 1:
+            first_views = [list(owners).index(owner) for owner in range(len(statistics))]
+            local = [self._local_without(owner, tokens[view]) for owner, view in enumerate(first_views)]
+            gain = appearance_gain(statistics, np.array(local, np.float64))
+            self.expert.appearance = fit_appearance(statistics, gain)
+
+    def _local_without(self, owner: int, tokens: NDArray[np.float32]) -> float:
+        expert = self.without(owner)
+        return expert.local_score(expert.bank.distances(tokens))
 
     def without(self, owner: int) -> FittedExpert:
         """The expert that the other references make.
@@ -173,4 +195,7 @@ class ReferenceFit:
         kept = bank.owners != owner
         tokens = np.concatenate([bank.tokens[kept], self._tokens[orphaned]])
         owners = np.concatenate([bank.owners[kept], self._owners[orphaned]])
-        return FittedExpert(MemoryBank(tokens, owners), self.expert.config)
+        others = None
+        if self._statistics is not None and self.expert.appearance is not None:
+            others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
+        return FittedExpert(MemoryBank(tokens, owners), self.expert.config, others)
