@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ class InMemoryStore:
     def upsert(self, records: Sequence[LockRecord]) -> None:
         """Insert or replace; see ``Store.upsert``."""
         for record in check_records(records, self._dim):
-            self._records[record.doc_id] = record
+            self._records[record.doc_id] = replace(record, vector=np.array(record.vector, np.float32))
         self._matrix = None
 
     def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:

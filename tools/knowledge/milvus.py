@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError, KnowledgeLockedError
-from .store import MAX_ID_LENGTH, Hit, LockRecord, check_records, check_vector
+from .store import MAX_NAME_LENGTH, Hit, LockRecord, check_records, check_vector
 
 COLLECTION = "documents"
-COLUMN_LENGTH = 128
 PAGE = 1000
+MAX_LIMIT = 16384
+"""Results that Milvus gives at most."""
 _users: Counter[str] = Counter()
 """Open stores of this process by path: the lock is per process, so the last one to close releases it."""
 
@@ -65,10 +66,10 @@ class MilvusLiteStore:
                 raise KnowledgeError(f"the knowledge base holds vectors of length {dim}, not {self._dim}.")
         else:
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("doc_id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_LENGTH)
+            schema.add_field("doc_id", DataType.VARCHAR, is_primary=True, max_length=MAX_NAME_LENGTH)
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dim)
-            schema.add_field("product", DataType.VARCHAR, max_length=COLUMN_LENGTH)
-            schema.add_field("defect_type", DataType.VARCHAR, max_length=COLUMN_LENGTH)
+            schema.add_field("product", DataType.VARCHAR, max_length=MAX_NAME_LENGTH)
+            schema.add_field("defect_type", DataType.VARCHAR, max_length=MAX_NAME_LENGTH)
             index = self._client.prepare_index_params()
             index.add_index("vector", index_type="FLAT", metric_type="COSINE")
             self._call("create_collection", COLLECTION, schema=schema, index_params=index)
@@ -106,25 +107,32 @@ class MilvusLiteStore:
     def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:
         """Exact cosine search; see ``Store.search``."""
         query = check_vector(key, self._dim, "the key")
-        # JSON's string syntax is a subset of Milvus's, so names are quoted safely.
-        condition = "" if products is None else f"product in {json.dumps(list(products))}"
-        found = self._call(
-            "search",
-            COLLECTION,
-            data=[query],
-            limit=limit,
-            filter=condition,
-            output_fields=["doc_id"],
-            anns_field="vector",
-        )[0]
+        if products is not None and not products:
+            return []
+        condition = "" if products is None else f"product in {_quoted(products)}"
+        wanted = min(limit + 1, MAX_LIMIT)
+        while True:
+            found = self._call(
+                "search",
+                COLLECTION,
+                data=[query],
+                limit=wanted,
+                filter=condition,
+                output_fields=["doc_id"],
+                anns_field="vector",
+            )[0]
+            # Milvus cuts equals off in any order: as long as the last one equals the last wanted, more may follow.
+            if len(found) < wanted or found[-1]["distance"] < found[limit - 1]["distance"] or wanted >= MAX_LIMIT:
+                break
+            wanted = min(2 * wanted, MAX_LIMIT)
         # With the COSINE metric what Milvus calls a distance is the similarity itself.
         hits = [Hit(str(hit["doc_id"]), min(1.0, max(-1.0, float(hit["distance"])))) for hit in found]
-        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))[:limit]
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove records; see ``Store.delete``."""
-        if doc_ids:
-            self._call("delete", COLLECTION, ids=list(doc_ids))
+        if doc_ids:  # by a filter of ours: the client pastes ids into one without quoting them
+            self._call("delete", COLLECTION, filter=f"doc_id in {_quoted(doc_ids)}")
 
     def doc_ids(self) -> set[str]:
         """All ids."""
@@ -142,6 +150,11 @@ class MilvusLiteStore:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(str(self._path))
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """A list of names in Milvus's syntax: it reads JSON's quotes, but not its escapes of other scripts."""
+    return json.dumps(list(names), ensure_ascii=False)
 
 
 def refuse_foreign_owner(path: Path) -> None:

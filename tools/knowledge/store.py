@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError
 
-MAX_ID_LENGTH = 128
+MAX_NAME_LENGTH = 128
+"""Bytes of an id, a product's or a type's name: the length of the stores' text columns."""
 MIN_NORM = 1e-6
 
 
@@ -24,7 +25,7 @@ class LockRecord:
     """A document's lock features (ADSeeker's L_i) and the columns that a search may filter by.
 
     Attributes:
-        doc_id: at most 128 bytes.
+        doc_id: 1 to 128 bytes, as the other names.
         vector: float32 (D,), finite, not zero.
         product: product name or ``general``.
         defect_type: the type, or ``good`` for a page about normal appearance.
@@ -107,11 +108,14 @@ def check_records(records: Iterable[LockRecord], dim: int) -> list[LockRecord]:
     """Check ids and vectors of all records before any is written.
 
     Raises:
-        KnowledgeError: see ``check_vector``; or an empty or over-long id.
+        KnowledgeError: see ``check_vector``; or an id, product or type that is empty, too long or no text.
     """
     checked = list(records)
     for record in checked:
-        if not 0 < len(record.doc_id.encode()) <= MAX_ID_LENGTH:
-            raise KnowledgeError(f"document id {record.doc_id[:40]!r} must have 1 to {MAX_ID_LENGTH} bytes.")
+        for what, name in (("id", record.doc_id), ("product", record.product), ("defect type", record.defect_type)):
+            if not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_LENGTH:
+                raise KnowledgeError(f"a document's {what} {name[:40]!r} must have 1 to {MAX_NAME_LENGTH} bytes.")
+            if any("\ud800" <= char <= "\udfff" for char in name):
+                raise KnowledgeError(f"a document's {what} {name[:40]!r} cannot be written as UTF-8.")
         check_vector(record.vector, dim, f"the vector of document {record.doc_id}")
     return checked
