@@ -150,7 +150,10 @@ def _own(folder: Path) -> int | None:
         import fcntl
     except ImportError:  # Windows: nothing is locked there, and leftovers stay
         return None
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # it has just been put in place
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -159,14 +162,31 @@ def _own(folder: Path) -> int | None:
     return handle
 
 
+def recover_folder(path: Path) -> None:
+    """Put back the old folder of a ``new_folder`` that was killed before the new one was in place."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    unfinished = list(path.parent.glob(f".{glob.escape(path.name)}.new-*"))
+    if all(_is_abandoned(folder) for folder in unfinished):
+        for aside in path.parent.glob(f".{glob.escape(path.name)}.old-*/{glob.escape(path.name)}"):
+            with storage_errors(path):
+                aside.replace(path)
+            return
+
+
 def _clear_leftovers(path: Path) -> None:
-    """Remove temporary folders of processes that are gone; put an old folder back that lost its successor."""
-    for aside in path.parent.glob(f".{glob.escape(path.name)}.old-*"):
-        if (aside / path.name).exists() and not path.exists():
-            (aside / path.name).replace(path)
-        shutil.rmtree(aside, ignore_errors=True)
-    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.new-*"):
-        owned = _own(unfinished)
-        if owned is not None:
-            os.close(owned)
-            shutil.rmtree(unfinished, ignore_errors=True)
+    """Remove temporary folders of processes that are gone."""
+    recover_folder(path)
+    unfinished = list(path.parent.glob(f".{glob.escape(path.name)}.new-*"))
+    abandoned = [folder for folder in unfinished if _is_abandoned(folder)]
+    if len(abandoned) == len(unfinished):  # nobody is at work, so what lies aside belongs to nobody either
+        abandoned += path.parent.glob(f".{glob.escape(path.name)}.old-*")
+    for folder in abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    owned = _own(folder)
+    if owned is not None:
+        os.close(owned)
+    return owned is not None

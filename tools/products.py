@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from ..agent.errors import ConfigError, ProductError
-from ..agent.home import new_folder, storage_errors, write_json_atomically
+from ..agent.home import new_folder, recover_folder, storage_errors, write_json_atomically
 from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
 from .ad_expert.expert import ExpertConfig, FittedExpert
@@ -70,6 +70,7 @@ def require_product(folder: Path, name: str) -> Path:
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a product.", hint="Use letters, digits, '_', '-' and '.', at most 64.")
     path = folder / name
+    recover_folder(path)
     if not path.is_dir():
         known = ", ".join(list_products(folder)) or "none yet"
         raise ProductError(
