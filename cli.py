@@ -177,11 +177,12 @@ def enroll(
             load_backbone(loaded.settings.backbone),
             defects=defects,
             rotate=rotate,
+            false_alarm=false_alarm,
             replace=replace,
             max_pixels=loaded.settings.max_pixels,
             progress=progress,
         )
-    _print_plain(describe(model, loaded.settings.false_alarm))
+    _print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
 
 
 @products_app.command("list")
@@ -206,7 +207,7 @@ def products_show(
     from flawscope.tools.products import describe, load_product
 
     model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone))
-    _print_plain(describe(model, loaded.settings.false_alarm))
+    _print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
 
 
 @products_app.command("remove")

@@ -70,6 +70,15 @@ class LoadedSettings(BaseModel):
 
         return Home(user_data_path("flawscope"))
 
+    def false_alarm_of(self, enrolled: float | None) -> float:
+        """The false-alarm rate for a product: what was asked for now, else what its enrolment stated, else the default.
+
+        Args:
+            enrolled: the rate stated when the product was enrolled, None when none was.
+        """
+        asked = not self.origins["false_alarm"].startswith(("default", "profile"))
+        return self.settings.false_alarm if asked or enrolled is None else enrolled
+
 
 def load_settings(
     flags: Mapping[str, Any] | None = None,

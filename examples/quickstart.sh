@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up Flawscope in .venv, learn a woven textile from 24 good pictures and inspect nine it has never seen.
+# Set up Flawscope in .venv, learn a woven textile from 40 good pictures and inspect nine it has never seen.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -7,7 +7,7 @@ python=${PYTHON:-python3}
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e .
 export FLAWSCOPE_HOME=${FLAWSCOPE_HOME:-$PWD/out/home}
 flawscope() { .venv/bin/python cli.py "$@"; }
-flawscope enroll textile examples/textile/good --defects examples/textile/defects --replace
+flawscope enroll textile examples/textile/good --defects examples/textile/defects --false-alarm 0.1 --replace
 status=0
 flawscope inspect examples/textile/test --product textile --out out/textile --no-chat || status=$?
 echo

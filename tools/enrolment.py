@@ -81,6 +81,7 @@ def fit_product(
         value_range=value_range,
         types=None,
         type_examples={},
+        false_alarm=None,
         fingerprint=hashlib.sha256("".join(p.sha256 for p in pictures).encode()).hexdigest(),
         reference_pictures=tuple(picture.rgb for picture in pictures),
     )

@@ -55,6 +55,7 @@ class ProductModel:
         value_range: fixed grey range for 16-bit and float pictures.
         types: defect types, None without examples.
         type_examples: examples per type.
+        false_alarm: rate stated at enrolment, None when none was.
         fingerprint: hash over the product's files, recorded in reports.
         reference_pictures: uint8 pictures, only right after fitting.
     """
@@ -74,6 +75,7 @@ class ProductModel:
     value_range: tuple[float, float] | None
     types: TypeModel | None
     type_examples: dict[str, int]
+    false_alarm: float | None
     fingerprint: str
     reference_pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
 

@@ -10,13 +10,13 @@ The manifest is written last and names the hash of every file, so a damaged or h
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def enroll_product(
     *,
     defects: Path | None = None,
     rotate: bool = False,
+    false_alarm: float | None = None,
     replace: bool = False,
     max_pixels: int = 200_000_000,
     progress: Progress | None = None,
@@ -127,6 +128,7 @@ def enroll_product(
         backbone: feature extractor.
         defects: folder with one subfolder of example pictures per defect type.
         rotate: also learn the references turned by 90, 180 and 270 degrees.
+        false_alarm: the product's own false-alarm rate; None leaves it to the settings.
         replace: allow a product of that name to be replaced.
         max_pixels: larger pictures are refused.
         progress: told about each stage.
@@ -148,7 +150,7 @@ def enroll_product(
         progress=progress,
     )
     with new_folder(folder / name) as fresh:
-        _write(model, fresh)
+        _write(dataclasses.replace(model, false_alarm=false_alarm), fresh)
     return load_product(folder, name, backbone)
 
 
@@ -184,7 +186,7 @@ def _write(model: ProductModel, folder: Path) -> None:
         "name": model.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "backbone": {"name": model.backbone.name, "weights_sha256": model.backbone.weights_sha256},
-        "config": asdict(model.expert.config),
+        "config": dataclasses.asdict(model.expert.config),
         "views": list(model.calibration.views),
         "references": [
             {"name": n, "sha256": h} for n, h in zip(model.reference_names, model.reference_hashes, strict=True)
@@ -193,6 +195,7 @@ def _write(model: ProductModel, folder: Path) -> None:
         "rotate": model.rotate,
         "value_range": list(model.value_range) if model.value_range else None,
         "type_examples": model.type_examples,
+        "false_alarm": model.false_alarm,
         "files": hashes,
     }
     write_json_atomically(folder / "product.json", manifest)
@@ -264,6 +267,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         value_range=(float(value_range[0]), float(value_range[1])) if value_range else None,
         types=TypeModel.load(path / "types.npz") if manifest["type_examples"] else None,
         type_examples=manifest["type_examples"],
+        false_alarm=manifest["false_alarm"],
         fingerprint=hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest(),
     )
 
