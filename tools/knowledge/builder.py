@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...agent.errors import KnowledgeError
+from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_json_atomically
 from ..backbones import Backbone
 from .features import LockSpace, image_part
@@ -178,6 +178,8 @@ def _build(
     parts = np.stack(list(pictures.values())) if pictures else np.zeros((1, _depth(backbone)), np.float32)
     space = LockSpace.fit(parts)
     vectors = np.stack([space.embed(pictures.get(d.doc_id), d.searchable_text()) for d in documents])
+    if (home / "manifest.json").exists():
+        return  # another process built the same base meanwhile, and may have it open: it must not be replaced
     with new_folder(home) as fresh:
         with storage_errors(fresh), (fresh / "vectors.npz").open("wb") as file:
             np.savez(file, vectors=vectors, mean=space.mean, spread=space.spread)
@@ -263,7 +265,7 @@ def _open_store(
             store.upsert(records)
         with storage_errors(marker):
             marker.touch()
-    except KnowledgeError:
+    except FlawscopeError:
         store.close()
         raise
     return store

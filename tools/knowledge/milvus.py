@@ -26,6 +26,7 @@ COLLECTION = "documents"
 PAGE = 1000
 MAX_LIMIT = 16384
 """Results that Milvus gives at most."""
+REMEDY = "Delete that folder; it is built again on the next run."
 _users: Counter[str] = Counter()
 """Open stores of this process by path: the lock is per process, so the last one to close releases it."""
 
@@ -63,7 +64,10 @@ class MilvusLiteStore:
             fields = self._call("describe_collection", COLLECTION)["fields"]
             dim = next(int(f["params"]["dim"]) for f in fields if f["name"] == "vector")
             if dim != self._dim:
-                raise KnowledgeError(f"the knowledge base holds vectors of length {dim}, not {self._dim}.")
+                raise KnowledgeError(
+                    f"the knowledge base at {self._path.parent} holds vectors of length {dim}, not {self._dim}.",
+                    hint=REMEDY,
+                )
         else:
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("doc_id", DataType.VARCHAR, is_primary=True, max_length=MAX_NAME_LENGTH)
@@ -85,7 +89,7 @@ class MilvusLiteStore:
             reason = " ".join(str(getattr(error, "message", error)).split())[:200]
             raise KnowledgeError(
                 f"the knowledge base at {self._path.parent} failed in {method}: {reason}.",
-                hint="Delete that folder; it is built again on the next run.",
+                hint=REMEDY,
             ) from error
 
     def upsert(self, records: Sequence[LockRecord]) -> None:
@@ -197,7 +201,7 @@ def _open(path: Path) -> Any:
         refuse_foreign_owner(path)  # one may have come in between
         raise KnowledgeError(
             f"cannot open the knowledge base at {path.parent}.",
-            hint="Delete that folder; it is built again on the next run.",
+            hint=REMEDY,
         ) from error
     _silence()
     return client
