@@ -32,9 +32,7 @@ class ArtifactStore:
     def put(self, array: NDArray[Any]) -> str:
         """Store an array and return its reference, ``sha256:…`` of dtype, shape and bytes."""
         data = np.ascontiguousarray(array)
-        digest = hashlib.sha256(f"{data.dtype.str}{data.shape}".encode())
-        digest.update(data.data)
-        ref = f"sha256:{digest.hexdigest()}"
+        ref = _reference(data)
         if ref not in self._recent:
             self._recent[ref] = data
             if self._root is not None:
@@ -62,12 +60,20 @@ class ArtifactStore:
             raise StorageError(
                 f"artifact {ref[:19]}… is missing or damaged.", hint="Inspect the picture again."
             ) from error
+        if _reference(array) != ref:
+            raise StorageError(f"artifact {ref[:19]}… is damaged.", hint="Inspect the picture again.")
         return array
 
     def _path(self, ref: str) -> Path:
         root = self._root or Path()
         digest = ref.removeprefix("sha256:")
         return root / digest[:2] / f"{digest}.npy"
+
+
+def _reference(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes() if array.size == 0 else np.ascontiguousarray(array).data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

@@ -39,7 +39,9 @@ class Settings(BaseModel):
     )
     documents: int = Field(4, ge=1, le=20, description="documents per round")
     max_actions: int = Field(3, ge=0, le=5, description="retry actions at most, each once")
-    time_budget_s: float = Field(30.0, gt=0.0, description="no further action starts after this many seconds")
+    time_budget_s: float = Field(
+        30.0, gt=0.0, allow_inf_nan=False, description="no further action starts after this many seconds"
+    )
     entropy_accept: float = Field(0.6, ge=0.0, le=1.0, description="decision entropy up to which a verdict is accepted")
     actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs"], ...] = Field(
         ("zoom", "reference", "self_consistency", "more_docs"), description="retry actions, in order of preference"

@@ -1,0 +1,86 @@
+"""Layers in their order, each value with its origin; what is not usable is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flawscope.agent.errors import ConfigError
+from flawscope.agent.settings import Settings, describe_settings, load_settings
+
+
+def test_later_layers_win_and_say_so(tmp_path: Path) -> None:
+    profile = tmp_path / "mine.toml"
+    profile.write_text("documents = 5\nmax_actions = 1\nfalse_alarm = 0.1\nentropy_accept = 0.5\n")
+    file = tmp_path / "site.toml"
+    file.write_text("max_actions = 2\nfalse_alarm = 0.2\nentropy_accept = 0.4\n")
+    environ = {"FLAWSCOPE_FALSE_ALARM": "0.3", "FLAWSCOPE_ENTROPY_ACCEPT": "0.3", "PATH": "/bin"}
+    flags = {"entropy_accept": 0.2, "profile": str(profile), "reasoner": None}
+    loaded = load_settings(flags, config_file=file, environ=environ)
+    found = loaded.settings
+    assert (found.documents, found.max_actions, found.false_alarm, found.entropy_accept) == (5, 2, 0.3, 0.2)
+    assert loaded.origins["documents"] == f"profile {profile}"
+    assert loaded.origins["max_actions"] == f"file {file}"
+    assert loaded.origins["false_alarm"] == "env FLAWSCOPE_FALSE_ALARM"
+    assert loaded.origins["entropy_accept"] == loaded.origins["profile"] == "flag"
+    assert loaded.origins["store"] == "default"
+
+
+def test_environment_values_are_parsed_by_their_type() -> None:
+    environ = {"FLAWSCOPE_ACTIONS": "zoom, more_docs", "FLAWSCOPE_ASK_HUMAN": "true", "FLAWSCOPE_DOCUMENTS": "7"}
+    found = load_settings(environ=environ).settings
+    assert (found.actions, found.ask_human, found.documents) == (("zoom", "more_docs"), True, 7)
+    assert load_settings(environ={"FLAWSCOPE_ACTIONS": ","}).settings.actions == ()
+    assert load_settings(environ={"FLAWSCOPE_DOCUMENTS": ""}).origins["documents"] in ("default", "profile embedded")
+
+
+def test_the_configuration_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("documents = 3\n")
+    assert load_settings(environ={"FLAWSCOPE_CONFIG": str(file)}).settings.documents == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "message"),
+    [
+        ({"docments": 3}, {}, "unknown setting 'docments'.*Did you mean 'documents'"),
+        ({}, {"FLAWSCOPE_COLOUR": "red"}, "unknown setting 'colour'.*Known"),
+        ({"documents": 0}, {}, "'documents' .flag. is not usable"),
+        ({}, {"FLAWSCOPE_DOCUMENTS": "many"}, "'documents' .env FLAWSCOPE_DOCUMENTS. is not usable"),
+        ({"false_alarm": 0.5}, {}, "false_alarm"),
+        ({"false_alarm": float("nan")}, {}, "false_alarm"),
+        ({"false_alarm": 0.0}, {}, "false_alarm"),
+        ({"time_budget_s": float("nan")}, {}, "time_budget_s"),
+        ({"time_budget_s": float("inf")}, {}, "time_budget_s"),
+        ({"entropy_accept": float("nan")}, {}, "entropy_accept"),
+        ({"store": "sqlite"}, {}, "store"),
+        ({"actions": ("dance",)}, {}, "actions"),
+        ({"profile": "nothing"}, {}, "unknown profile 'nothing'.*Known: .*embedded"),
+        ({"profile": "nothing.toml"}, {}, "cannot read the settings file"),
+        ({}, {"FLAWSCOPE_CONFIG": "/no/such/file.toml"}, "cannot read the settings file"),
+    ],
+)
+def test_what_is_not_usable_is_refused_by_name(flags: dict[str, Any], environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_settings(flags, environ=environ)
+
+
+@pytest.mark.parametrize("content", [b"documents = ", b"\xff\xfe"])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_settings(config_file=tmp_path / "bad.toml", environ={})
+
+
+def test_every_setting_is_described() -> None:
+    rows = describe_settings(load_settings(environ={}))
+    assert [row.name for row in rows] == list(Settings.model_fields)
+    assert all(row.meaning and row.value and row.origin for row in rows)
+
+
+def test_the_home_is_the_one_given(tmp_path: Path) -> None:
+    assert load_settings({"home": tmp_path}, environ={}).home.root == tmp_path
+    assert load_settings(environ={"FLAWSCOPE_HOME": str(tmp_path)}).home.products == tmp_path / "products"
+    assert load_settings(environ={}).home.root.is_absolute()
