@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .reasoner.evidence import number, words
-from .schemas import InspectionReport, Verdict
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # one-line messages come from here too, and they must not wait for numpy
     from rich.console import Console
 
     from .doctor import Finding
+    from .schemas import InspectionReport
 
-STYLES = {Verdict.OK: "bold white on green4", Verdict.NG: "bold white on red3", Verdict.REVIEW: "bold black on gold3"}
+STYLES = {"OK": "bold white on green4", "NG": "bold white on red3", "REVIEW": "bold black on gold3"}
 STEP_NAMES = {
     "load": "reading the picture",
     "encode": "looking",
@@ -45,7 +43,7 @@ def print_report(console: Console, report: InspectionReport) -> None:
     from rich.text import Text
 
     head = Text.assemble(
-        (f" {report.verdict.value} ", STYLES[report.verdict]), "  ", (clean_line(report.image), "bold")
+        (f" {report.verdict.value} ", STYLES[report.verdict.value]), "  ", (clean_line(report.image), "bold")
     )
     if report.product:
         head.append(f"  ({report.product})", style="dim")
@@ -62,6 +60,8 @@ def print_report(console: Console, report: InspectionReport) -> None:
 
 
 def _rows(report: InspectionReport) -> list[tuple[str, str]]:
+    from .reasoner.evidence import number, words
+
     rows = [("why", _cited(report, "verdict") or report.verdict_reason)]
     if report.probability is not None and report.uncertainty.entropy is not None:
         basis = "" if report.uncertainty.calibrated else ", extrapolated from few references"
@@ -102,9 +102,9 @@ def _ids_of(report: InspectionReport, field: str) -> str:
 
 def print_summary(console: Console, reports: list[InspectionReport]) -> None:
     """A line that counts the verdicts of several pictures."""
-    counts = {verdict: sum(report.verdict is verdict for report in reports) for verdict in Verdict}
+    counts = {verdict: sum(report.verdict.value == verdict for report in reports) for verdict in STYLES}
     failed = sum(report.error is not None for report in reports)
-    text = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
+    text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     console.print(f"\n{len(reports)} pictures: {text}" + (f" ({failed} could not be inspected)" if failed else ""))
 
 
