@@ -33,13 +33,14 @@ class InspectionDeps:
         artifacts: where arrays go.
         progress: told about long work, None for silence.
         references: good pictures that stand in for an enrolled product.
+        products: those in use, by name; a fitted product may be put here without enrolling it.
     """
 
     loaded: LoadedSettings
     artifacts: ArtifactStore = field(default_factory=ArtifactStore)
     progress: Progress | None = None
     references: tuple[str, ...] = ()
-    _products: dict[str, ProductModel] = field(default_factory=dict)
+    products: dict[str, ProductModel] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -91,11 +92,11 @@ class InspectionDeps:
             return self.ad_hoc
         if name is None:
             return None
-        if name not in self._products:
+        if name not in self.products:
             from ..tools.products import load_product
 
-            self._products[name] = load_product(self.home.products, name, self.backbone)
-        return self._products[name]
+            self.products[name] = load_product(self.home.products, name, self.backbone)
+        return self.products[name]
 
     def close(self) -> None:
         """Let go of the knowledge base, when it was opened."""
@@ -240,12 +241,16 @@ class Inspector:
             )
 
     def _run(self, given: Any, thread_id: str | None) -> Iterator[tuple[str, Any]]:
+        from ..tools.blas import single_blas_thread
+
         config = {"configurable": {"thread_id": thread_id or uuid.uuid4().hex}}
-        for update in self.graph.stream(given, config, stream_mode="updates"):
-            for name, change in update.items():
-                if name == "__interrupt__":
-                    yield "interrupt", change[0].value
-                elif name == "report":
-                    yield "report", InspectionReport.model_validate(change["report"])
-                else:
-                    yield "step", name
+        graph = self.graph  # built first: fitting ad-hoc references may use all threads
+        with single_blas_thread():
+            for update in graph.stream(given, config, stream_mode="updates"):
+                for name, change in update.items():
+                    if name == "__interrupt__":
+                        yield "interrupt", change[0].value
+                    elif name == "report":
+                        yield "report", InspectionReport.model_validate(change["report"])
+                    else:
+                        yield "step", name
