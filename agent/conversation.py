@@ -143,13 +143,14 @@ def respond(question: str, report: InspectionReport, deps: InspectionDeps, turns
     text = " ".join(question.lower().split())
     if report.error is not None:
         return Answer(f"The picture could not be inspected: {report.error.message}")
-    if match := re.search(r"\b(?:zoom|closer|magnify|enlarge)\b(?:\D*(\d+))?", text):
+    if match := re.search(r"\b(?:zoom|closer|magnify|enlarge)\b(?:\D*(\d{1,4}))?", text):
         return _zoom(report, deps, int(match[1] or 1))
     if re.search(r"\b(?:compare|comparison|reference|good one|side by side)\b", text):
         seen = compare_with_reference(report, deps)
         return Answer(seen.text, ("M1",), seen.picture)
     if match := re.search(r"\bwhy (?:is it |is this |it'?s )?not (?:an? |the )?([a-z_ -]+?)\s*\??$", text):
-        return why_not(report, match[1].strip().replace(" ", "_").replace("-", "_"))
+        asked = match[1].strip()
+        return _verdict(report) if asked in _VERDICT_WORDS else why_not(report, asked.replace(" ", "_"))
     if match := re.search(r"\b(?:document|doc|page)\s*(d\d+)\b|^(d\d+|[a-z]\d+)\??$", text):
         return _show_one(report, (match[1] or match[2]).upper())
     if re.search(r"\bhistory\b|\bwhat did i ask\b", text):
@@ -259,6 +260,11 @@ def _zoom(report: InspectionReport, deps: InspectionDeps, index: int) -> Answer:
     return Answer(seen.text, (report.regions[index - 1].id,), seen.picture)
 
 
+def _plain(name: str) -> str:
+    """A type's name as people write it, whatever its hyphens, underscores and capitals."""
+    return " ".join(re.split(r"[\s_-]+", name.lower()))
+
+
 def why_not(report: InspectionReport, asked: str) -> Answer:
     """Why the defect was not named ``asked``: its posterior, and what the pages say about telling the two apart."""
     from ..tools.knowledge.lookup import documents_about
@@ -267,6 +273,9 @@ def why_not(report: InspectionReport, asked: str) -> Answer:
     kind = report.defect_type
     if kind is None:
         return Answer("No defect was named, so no type was ruled out either.", _ids(report, "measurement"))
+    pages, product = load_documents(), report.product
+    known = [kind.name, *(candidate.name for candidate in kind.candidates), *(page.defect_type for page in pages)]
+    asked = next((name for name in known if _plain(name) == _plain(asked)), asked)
     if asked == kind.name:
         return Answer(f"It was named {words(kind.name)}.", _ids(report, "type"))
     shares = {candidate.name: candidate.posterior for candidate in kind.candidates}
@@ -274,8 +283,9 @@ def why_not(report: InspectionReport, asked: str) -> Answer:
         mine = f"{words(kind.name)} {number(kind.posterior or 0)}"
         said = f"{words(asked).capitalize()} has a posterior of {number(shares[asked])}, {mine}."
     else:
-        said = f"{words(asked).capitalize()} has no examples for this product, so it was not compared."
-    pages, product = load_documents(), report.product
+        said = (
+            f"{words(asked).capitalize()} is not among the types that the comparison found likely or had examples of."
+        )
     for mine, other in ((kind.name, asked), (asked, kind.name)):
         targets = {other, *(page.canonical_type for page in documents_about(pages, other, product))}
         for page in documents_about(pages, mine, product):
@@ -286,6 +296,7 @@ def why_not(report: InspectionReport, asked: str) -> Answer:
     return Answer(said, _ids(report, "type"))
 
 
+_VERDICT_WORDS = frozenset("ok okay ng review good bad fine passed passing failed defective rejected accepted".split())
 _PLUMBING = frozenset({"load", "encode", "classify", "reason", "verify", "retrieve"})
 _INTENTS: tuple[tuple[str, Callable[[InspectionReport], Answer]], ...] = (
     (r"\b(?:help|what can (?:i|you))\b", _help),

@@ -16,6 +16,7 @@ from .reasoner.evidence import number
 from .schemas import InspectionReport, Region
 
 if TYPE_CHECKING:
+    from ..tools.imaging import LoadedImage
     from ..tools.products import ProductModel
     from .inspector import InspectionDeps
 
@@ -30,7 +31,7 @@ class Look:
     picture: str
 
 
-def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[NDArray[np.uint8], ProductModel]:
+def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[LoadedImage, ProductModel]:
     """The picture and its product again.
 
     Raises:
@@ -45,7 +46,14 @@ def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[NDArray[np.
     picture = load_image(report.image, value_range=product.value_range, max_pixels=deps.settings.max_pixels)
     if picture.sha256 != report.sha256:
         raise InputError(f"{report.image} has changed since it was inspected.", hint="Inspect it again.")
-    return picture.rgb, product
+    return picture, product
+
+
+def _shown(region: Region, picture: LoadedImage) -> tuple[int, int, int, int]:
+    """A region's box in the pixels that are looked at: tiny pictures are enlarged before inspection."""
+    x0, y0, x1, y1 = region.box
+    sx, sy = picture.meta.scale_x, picture.meta.scale_y
+    return round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)
 
 
 def _save(deps: InspectionDeps, name: str, panels: list[NDArray[np.uint8]]) -> str:
@@ -74,8 +82,9 @@ def zoom_into(report: InspectionReport, deps: InspectionDeps, region: Region) ->
     """
     from ..tools import views
 
-    rgb, product = _reload(report, deps)
-    x0, y0, x1, y1 = region.box
+    picture, product = _reload(report, deps)
+    rgb = picture.rgb
+    x0, y0, x1, y1 = _shown(region, picture)
     centre = ((x0 + x1) // 2, (y0 + y1) // 2)
     bx0, by0, bx1, by1 = views.window_around((rgb.shape[0], rgb.shape[1]), centre)
     path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-{region.id}-zoom", [rgb, rgb[by0:by1, bx0:bx1]])
@@ -91,15 +100,15 @@ def compare_with_reference(report: InspectionReport, deps: InspectionDeps) -> Lo
     from ..tools import views
     from ..tools.imaging import load_image
 
-    rgb, product = _reload(report, deps)
+    picture, product = _reload(report, deps)
+    rgb = picture.rgb
     features = views.encode(deps.backbone, product, rgb)
     seen = views.reference(product, rgb, features, None)
     name = str(seen.values["reference"])
     reference = load_image(Path(product.reference_path(name)), value_range=product.value_range)
     panels = [rgb, reference.rgb]
     if report.regions:
-        x0, y0, x1, y1 = report.regions[0].box
-        panels[0] = _marked(rgb, (x0, y0, x1, y1))
+        panels[0] = _marked(rgb, _shown(report.regions[0], picture))
     path = _save(deps, f"{(report.sha256 or 'picture')[:12]}-reference", panels)
     return Look(f"The most similar good reference is {name}. {seen.note} (deviation {number(seen.score)})", path)
 

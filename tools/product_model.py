@@ -84,10 +84,11 @@ class ProductModel:
         """Lower end of the overlay's colours."""
         return self.pixel_scale.threshold
 
-    def typical(self, view: str) -> float:
-        """Median raw score of the references under a view; NaN with a single reference."""
-        column = self.calibration.scores[:, self.calibration.views.index(view)]
-        return float(np.median(column)) if len(column) else math.nan
+    def typical(self, view: str) -> float | None:
+        """Median raw score of the references under a view; None for a single reference or a view not calibrated."""
+        if view not in self.calibration.views or not len(self.calibration.scores):
+            return None
+        return float(np.median(self.calibration.scores[:, self.calibration.views.index(view)]))
 
     def reference_path(self, name: str) -> str:
         """The stored picture of a reference.

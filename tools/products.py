@@ -284,7 +284,7 @@ def describe(model: ProductModel, false_alarm: float) -> list[str]:
     ]
     if model.left_out:
         lines.append(f"left out as exact copies: {', '.join(model.left_out)}")
-    decision = model.calibration.decide({"whole": model.typical("whole")}, false_alarm)
+    decision = model.calibration.decide({"whole": model.typical("whole") or 0.0}, false_alarm)
     if decision.threshold is None:
         lines.append(
             "threshold: none; fewer than 3 references cannot show how much good parts differ (verdicts are REVIEW)"

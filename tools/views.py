@@ -102,7 +102,7 @@ def zoom(
     score = fine.local_score(grid)
     typical = product.typical("zoom")
     note = (
-        f"At twice the resolution the suspicious window scores {score:.3g}; windows of good parts score {typical:.3g}."
+        f"At twice the resolution the suspicious window scores {score:.3g}; {beside('windows of good parts', typical)}."
     )
     return ViewScore(score, note, {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "typical": typical})
 
@@ -114,7 +114,7 @@ def reference(
     grid, nearest = placewise_distances(expert_tokens(features), features.grid, product.reference_tokens)
     score = product.expert.image_score(grid, features)
     typical, name = product.typical("reference"), product.reference_names[nearest]
-    note = f"Place by place against the most similar references it scores {score:.3g}; good parts score {typical:.3g}."
+    note = f"Place by place against the most similar references it scores {score:.3g}; {beside('good parts', typical)}."
     return ViewScore(score, note, {"typical": typical, "reference": name})
 
 
@@ -127,7 +127,7 @@ def self_consistency(
     score, typical = float(np.mean(scores)), product.typical("self_consistency")
     note = (
         f"{len(scores)} shifted copies score {score:.3g} on average, between {min(scores):.3g} and {max(scores):.3g}; "
-        f"copies of good parts score {typical:.3g}."
+        f"{beside('copies of good parts', typical)}."
     )
     values = {"typical": typical, "lowest": min(scores), "highest": max(scores), "copies": len(scores)}
     return ViewScore(score, note, values)
@@ -138,6 +138,11 @@ VIEWS: dict[str, Callable[..., ViewScore]] = {
     "reference": reference,
     "self_consistency": self_consistency,
 }
+
+
+def beside(what: str, typical: float | None) -> str:
+    """What good parts score, or that it is not known (a single reference, or a view that was not calibrated)."""
+    return f"what {what} score is not known" if typical is None else f"{what} score {typical:.3g}"
 
 
 def interior_score(expert: FittedExpert, features: VisualFeatures) -> float:
