@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 FLAG_TEXT = {
     "constant": "The picture is one flat colour; there is nothing to inspect.",
     "tiny": "The picture is very small and was enlarged.",
-    "huge": "The picture is very large and was reduced to the model's size.",
+    "huge": "The picture is very large.",
     "multipage": "Only the first page of the file was looked at.",
     "nan": "Some pixels held no number.",
 }
 VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_consistency": ("S1", "consistency")}
 VIEW_NAMES = {
     "whole": "whole picture",
+    "tiles": "strongest tile",
     "zoom": "zoom",
     "reference": "nearest references",
     "self_consistency": "shifted copies",

@@ -129,7 +129,7 @@ class InspectionNodes:
                 "regions": regions,
                 "peak_px": views.peak_of(found.anomaly_map),
             },
-            "scores": {"whole": found.image_score},
+            "scores": {"whole": found.image_score} | ({} if found.tile_score is None else {"tiles": found.tile_score}),
             "evidence": ev.region_evidence(regions),
             "note": f"score {found.image_score:.4g}, {len(regions)} regions",
         }
@@ -148,7 +148,7 @@ class InspectionNodes:
         scores = state.get("scores", {})
         if product is None or not scores:
             return {"decision": {}, "defect_type": None}
-        decision = product.calibration.decide(scores, self.deps.settings.false_alarm)
+        decision = product.calibration.decide(scores, self.deps.loaded.false_alarm_of(product.false_alarm))
         facts = {
             "score": decision.score,
             "threshold": decision.threshold,
@@ -160,6 +160,14 @@ class InspectionNodes:
         update: Update = {"decision": facts, "evidence": ev.score_evidence(facts, scores), "defect_type": None}
         if decision.score is None or decision.threshold is None or decision.score >= 0.5 * decision.threshold:
             self._name_type(state, product, update)
+        alarming = (
+            decision.score is not None and decision.threshold is not None and decision.score >= decision.threshold
+        )
+        if alarming and not state["expert"]["regions"]:
+            found = product.place_of_alarm(self.deps.artifacts.get(state["expert"]["anomaly_map"]))
+            regions = views.original_regions([found], state["picture"])
+            update["expert"] = {**state["expert"], "regions": regions}
+            update["evidence"] = {**update["evidence"], **ev.region_evidence(regions)}
         return update
 
     def _name_type(self, state: InspectionState, product: ProductModel, update: Update) -> None:

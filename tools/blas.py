@@ -1,7 +1,7 @@
 """One BLAS thread while a picture is inspected.
 
 An inspection has its parallelism elsewhere: ONNX Runtime's own threads, then two graph branches at a time. NumPy's BLAS
-brings a third pool for products of a few milliseconds, and OpenBLAS lets it spin for some 25 ms after each: on two cores
+brings a third pool for products of a few milliseconds, and OpenBLAS lets it spin some 25 ms after each: on two cores
 an inspection took twice the processor time. Enrolment, which multiplies for seconds, keeps all threads.
 """
 

@@ -21,6 +21,7 @@ from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
 from .imaging import LoadedImage, load_image
 from .product_model import PixelScale, ProductModel
+from .tiled import TileTokens, fit_tiles, score_tiles
 
 Progress = Callable[[str, int, int], None]
 PATCH_QUANTILE = 0.995
@@ -63,15 +64,18 @@ def fit_product(
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
     seen = _look(pictures, backbone, config, tell)
     fit = _fit_whole(seen, backbone, rotate, config, tell)
-    zoomable = all(views.has_more_pixels(reference.size, config) for reference in seen)
+    large = all("huge" in picture.meta.flags for picture in pictures)
+    tiles, tiled = fit_tiles([picture.rgb for picture in pictures], backbone, config, tell) if large else (None, [])
+    zoomable = not large and all(views.has_more_pixels(reference.size, config) for reference in seen)
     fine, at_peaks = _fit_fine(seen, fit, backbone, tell) if zoomable else (None, [])
     model = ProductModel(
         name=name,
         backbone=backbone,
         expert=fit.expert,
         fine=fine.expert if fine else None,
-        calibration=_calibrate(seen, fit, fine, at_peaks, backbone, tell),
-        pixel_scale=_pixel_scale(fit, seen),
+        tiles=tiles.expert if tiles else None,
+        calibration=_calibrate(seen, fit, fine, at_peaks, tiles, tiled, backbone, tell),
+        pixel_scale=_pixel_scale(fit, seen, tiles, tiled),
         reference_tokens=reference_tokens(seen),
         reference_names=tuple(names),
         reference_hashes=tuple(picture.sha256 for picture in pictures),
@@ -199,6 +203,8 @@ def _calibrate(
     fit: ReferenceFit,
     fine: ReferenceFit | None,
     at_peaks: Sequence[NDArray[np.float32]],
+    tiles: ReferenceFit | None,
+    tiled: Sequence[Sequence[TileTokens]],
     backbone: Backbone,
     tell: Progress,
 ) -> Calibration:
@@ -207,7 +213,7 @@ def _calibrate(
     There are no rows for a single reference.
     """
     posed = ("reference",) if views.same_pose([r.tokens for r in seen], [r.features.grid for r in seen]) else ()
-    offered = ("whole", *(("zoom",) if fine else ()), *posed, "self_consistency")
+    offered = ("whole", *(("tiles",) if tiles else ()), *(("zoom",) if fine else ()), *posed, "self_consistency")
     if len(seen) == 1:
         return Calibration(offered, np.zeros((0, len(offered))))
     stored = reference_tokens(seen)
@@ -216,6 +222,8 @@ def _calibrate(
         tell("calibrating", owner, len(seen))
         expert = fit.without(owner)
         scores = {"whole": expert.image_score(expert.score_grid(reference.features), reference.features)}
+        if tiles is not None:
+            scores["tiles"] = score_tiles(tiles.without(owner), tiled[owner])[1]
         if fine is not None:
             closer = fine.without(owner)
             scores["zoom"] = closer.local_score(closer.bank.distances(at_peaks[owner]))
@@ -235,12 +243,23 @@ def reference_tokens(seen: Sequence[SeenReference]) -> dict[int, tuple[NDArray[n
     return {owner: (r.tokens.astype(np.float16), r.features.grid) for owner, r in enumerate(seen)}
 
 
-def _pixel_scale(fit: ReferenceFit, seen: Sequence[SeenReference]) -> PixelScale:
+def _pixel_scale(
+    fit: ReferenceFit,
+    seen: Sequence[SeenReference],
+    tiles: ReferenceFit | None,
+    tiled: Sequence[Sequence[TileTokens]],
+) -> PixelScale:
     """Pixel threshold, peak and area of good parts, from the references judged by each other."""
     if len(seen) == 1:
         return UNCALIBRATED_SCALE
-    maps = [smooth_grid(fit.without(owner).score_grid(r.features)) for owner, r in enumerate(seen)]
-    threshold = float(np.quantile(np.concatenate([m.ravel() for m in maps]), PATCH_QUANTILE))
+    maps = []
+    for owner, reference in enumerate(seen):
+        if tiles is None:
+            maps.append(smooth_grid(fit.without(owner).score_grid(reference.features)).ravel())
+        else:
+            grids, _ = score_tiles(tiles.without(owner), tiled[owner])
+            maps.append(np.concatenate([smooth_grid(grid).ravel() for grid in grids]))
+    threshold = float(np.quantile(np.concatenate(maps), PATCH_QUANTILE))
     peak = float(np.quantile([m.max() for m in maps], PICTURE_QUANTILE))
     area = float(np.quantile([(m >= threshold).mean() for m in maps], PICTURE_QUANTILE))
     return PixelScale(threshold, max(peak, threshold), area)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ..agent.errors import ProductError
 from .ad_expert.calibration import Calibration
 from .ad_expert.expert import FittedExpert, Localisation
-from .ad_expert.regions import FoundRegion, find_regions
+from .ad_expert.regions import FoundRegion, find_regions, place_in_words
 from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
+from .tiled import localise_tiles
 
 SHORTLIST = 5
 
@@ -44,6 +45,7 @@ class ProductModel:
         backbone: that made the tokens.
         expert: for whole pictures.
         fine: for windows of half the sides (zoom); None where pictures hold no more pixels than the first look uses.
+        tiles: for tiles of pictures too large for one look; None for other products.
         calibration: leave-one-out scores per view.
         pixel_scale: for regions and overlays.
         reference_tokens: per owner, float16 (N, D) tokens and their grid.
@@ -64,6 +66,7 @@ class ProductModel:
     backbone: Backbone
     expert: FittedExpert
     fine: FittedExpert | None
+    tiles: FittedExpert | None
     calibration: Calibration
     pixel_scale: PixelScale
     reference_tokens: dict[int, tuple[NDArray[np.float16], tuple[int, int]]]
@@ -103,7 +106,11 @@ class ProductModel:
 
     def localise(self, features: VisualFeatures, rgb: NDArray[np.uint8]) -> Localisation:
         """Compare a picture's features with the good references; the map has the picture's pixels."""
-        return self.expert.localise(features, rgb.shape[0], rgb.shape[1])
+        found = self.expert.localise(features, rgb.shape[0], rgb.shape[1])
+        if self.tiles is None:
+            return found
+        anomaly_map, score = localise_tiles(self.tiles, self.backbone, rgb)
+        return replace(found, anomaly_map=anomaly_map, tile_score=score)
 
     def regions(self, anomaly_map: NDArray[np.float32]) -> list[FoundRegion]:
         """Suspicious areas on the product's own scale."""
@@ -111,6 +118,23 @@ class ProductModel:
         return find_regions(
             anomaly_map, scale.threshold, min_area_px=1.5 * scale.area_share * anomaly_map.size, min_peak=scale.peak
         )
+
+    def place_of_alarm(self, anomaly_map: NDArray[np.float32]) -> FoundRegion:
+        """Where an alarm lies whose map has no area above the pixel threshold.
+
+        Returns:
+            The whole picture where the look of the whole part is judged, since only that can have raised the score;
+            else the surroundings of the highest value.
+        """
+        height, width = anomaly_map.shape
+        y, x = (int(v) for v in np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape))
+        peak = float(anomaly_map[y, x])
+        if self.expert.appearance is not None and self.expert.appearance.gain > 0:
+            return FoundRegion((0, 0, width, height), height * width, peak, (x, y), "whole picture")
+        h, w = max(1, height // 16), max(1, width // 16)
+        box = (max(0, x - w), max(0, y - h), min(width, x + w + 1), min(height, y + h + 1))
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        return FoundRegion(box, area, peak, (x, y), place_in_words(box, width, height))
 
     def name_type(self, features: VisualFeatures, patch_scores: NDArray[np.float32]) -> dict[str, Any] | None:
         """Compare the suspicious patches with the examples of defect types.

@@ -161,8 +161,9 @@ def _write(model: ProductModel, folder: Path) -> None:
         "calibration": model.calibration.scores,
         "pixel_scale": np.array([model.pixel_scale.threshold, model.pixel_scale.peak, model.pixel_scale.area_share]),
     }
-    if model.fine is not None:
-        arrays |= {"fine_tokens": model.fine.bank.tokens, "fine_owners": model.fine.bank.owners}
+    for name, expert in (("fine", model.fine), ("tile", model.tiles)):
+        if expert is not None:
+            arrays |= {f"{name}_tokens": expert.bank.tokens, f"{name}_owners": expert.bank.owners}
     look = model.expert.appearance
     if look is not None:
         arrays |= {"look_centre": look.centre, "look_spread": look.spread, "look_references": look.references}
@@ -248,14 +249,19 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
     if "look_gain" in arrays:
         gain = float(arrays["look_gain"])
         look = Appearance(arrays["look_centre"], arrays["look_spread"], arrays["look_references"], gain)
-    fine = MemoryBank(arrays["fine_tokens"], arrays["fine_owners"]) if "fine_tokens" in arrays else None
+    banks = {
+        name: FittedExpert(MemoryBank(arrays[f"{name}_tokens"], arrays[f"{name}_owners"]), config)
+        for name in ("fine", "tile")
+        if f"{name}_tokens" in arrays
+    }
     value_range = manifest["value_range"]
     threshold, peak, area = (float(v) for v in arrays["pixel_scale"])
     return ProductModel(
         name=manifest["name"],
         backbone=backbone,
         expert=FittedExpert(MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), config, look),
-        fine=FittedExpert(fine, config) if fine is not None else None,
+        fine=banks.get("fine"),
+        tiles=banks.get("tile"),
         calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),
         pixel_scale=PixelScale(threshold, peak, area),
         reference_tokens={o: (arrays[f"reference_{o}"], _pair(arrays[f"grid_{o}"])) for o in owners},

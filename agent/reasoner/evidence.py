@@ -18,6 +18,7 @@ from .base import DraftReport, EvidenceBundle, ReasonerReply, RetrievedDocument
 
 ClaimField = Literal["verdict", "location", "defect_type", "description", "root_cause", "consequence", "action"]
 UNKNOWN = "unknown"
+WHOLE_PICTURE = "whole picture"
 QUOTED_CAUSES = 3
 
 
@@ -118,6 +119,9 @@ class _Composer:
         if not regions:
             return
         first = regions[0]
+        if first.place == WHOLE_PICTURE:
+            self.say("location", "location_whole", [first.id], place=first.place, box=list(first.box))
+            return
         where = {"place": first.place, "box": list(first.box), "area": first.area_px}
         if len(regions) == 1:
             self.say("location", "location_one", [first.id], **where)

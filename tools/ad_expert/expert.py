@@ -49,11 +49,13 @@ class Localisation:
         anomaly_map: float32 (H, W), pixels of the given picture; distances in [0, 2].
         image_score: mean of the highest patch scores.
         patch_scores: float32 (h, w) on the patch grid, before smoothing.
+        tile_score: score of the strongest tile, None for pictures that are seen in one look.
     """
 
     anomaly_map: NDArray[np.float32]
     image_score: float
     patch_scores: NDArray[np.float32]
+    tile_score: float | None = None
 
 
 def prepare(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
