@@ -10,6 +10,7 @@ from ..agent.reasoner import EvidenceBundle, RetrievedDocument
 from ..agent.reasoner.evidence import number, words
 from ..agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from ..agent.settings import Settings
+from .routing import accepted_entropy
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def bundle(state: InspectionState, settings: Settings, *, final: bool) -> Eviden
         type_entropy=kind["entropy"] if kind else None,
         documents=tuple(documents),
         items=tuple(Evidence.model_validate(item) for item in state.get("evidence", {}).values()),
-        entropy_accept=settings.entropy_accept,
+        entropy_accept=accepted_entropy(state, settings),
         final=final,
     )
 

@@ -13,8 +13,20 @@ from ..agent.settings import Settings
 from .state import Action, InspectionState
 
 Next = Literal["zoom", "reference", "self_consistency", "more_docs", "human", "report"]
+VIEW_ACTIONS = frozenset({"zoom", "reference", "self_consistency"})
+"""Actions that look again and so change the score."""
 TYPE_DOUBT = 0.5
 """Normalised entropy of the type posterior above which further documents are worth a look."""
+
+
+def accepted_entropy(state: InspectionState, settings: Settings) -> float:
+    """The entropy up to which a verdict stands.
+
+    What was doubtful at first must become clearly certain: pictures in the loop are the hard ones, and a further look
+    that barely tips them would lower the accuracy of what is decided.
+    """
+    looked_again = VIEW_ACTIONS & set(state.get("done", []))
+    return min(settings.entropy_settled, settings.entropy_accept) if looked_again else settings.entropy_accept
 
 
 def doubtful(state: InspectionState, settings: Settings) -> bool:
@@ -23,7 +35,7 @@ def doubtful(state: InspectionState, settings: Settings) -> bool:
     A reasoner that cannot say how sure it is counts as unsure: unknown is not zero.
     """
     entropy = state.get("entropy")
-    return bool(state.get("fatal")) or entropy is None or entropy > settings.entropy_accept
+    return bool(state.get("fatal")) or entropy is None or entropy > accepted_entropy(state, settings)
 
 
 def next_action(state: InspectionState, settings: Settings, available: frozenset[str]) -> Action | None:
