@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--products", nargs="*")
     options = parser.parse_args()
     results = run_decisions(options.data, products=options.products, progress=lambda t: print(t, file=sys.stderr))  # noqa: T201
-    Console().print(render(results))
+    Console(width=120).print(render(results))
 
 
 if __name__ == "__main__":
