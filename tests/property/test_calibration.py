@@ -1,4 +1,4 @@
-"""Any table of references and any picture: finite, monotone, and the verdict's probability agrees with the threshold."""
+"""Any table of references and any picture: finite, monotone, and the probability agrees with the threshold."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_memory_is_bounded_and_the_latest_stay() -> None:
     store = ArtifactStore()
     refs = [store.put(np.full(1, n)) for n in range(artifacts.KEPT_IN_MEMORY + 1)]
     assert store.get(refs[-1])[0] == artifacts.KEPT_IN_MEMORY
-    with pytest.raises(StorageError, match="no longer in memory. Inspect the picture again"):
+    with pytest.raises(StorageError, match=r"no longer in memory\. Inspect the picture again"):
         store.get(refs[0])
 
 

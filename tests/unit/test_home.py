@@ -14,12 +14,16 @@ from flawscope.agent.home import Home, new_folder, storage_errors, write_atomica
 from flawscope.agent.home import write_text_atomically as write_text
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "old")
     write_text(path, "neu: ä")
     assert path.read_text(encoding="utf-8") == "neu: ä"
-    assert os.listdir(path.parent) == ["file.txt"]
+    assert names(path.parent) == ["file.txt"]
     assert path.stat().st_mode & 0o777 == 0o644
 
 
@@ -35,7 +39,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     with pytest.raises(StorageError if isinstance(error, OSError) else type(error)):
         write_atomically(path, half)
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert names(tmp_path) == ["file.txt"]
 
 
 def test_json_is_sorted_and_strict(tmp_path: Path) -> None:
@@ -71,8 +75,8 @@ def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert (path / "a").read_text() == "1"
     with new_folder(path) as fresh:
         (fresh / "b").write_text("2")
-    assert os.listdir(path) == ["b"]
-    assert os.listdir(tmp_path) == ["product"]
+    assert names(path) == ["b"]
+    assert names(tmp_path) == ["product"]
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt(), StorageError("full")])
@@ -80,11 +84,16 @@ def test_a_folder_that_was_not_completed_leaves_the_old_one(tmp_path: Path, erro
     path = tmp_path / "product"
     with new_folder(path) as fresh:
         (fresh / "a").touch()
-    with pytest.raises(type(error)), new_folder(path) as fresh:
-        (fresh / "half").touch()
-        raise error
-    assert os.listdir(path) == ["a"]
-    assert os.listdir(tmp_path) == ["product"]
+
+    def stop_half_way() -> None:
+        with new_folder(path) as fresh:
+            (fresh / "half").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        stop_half_way()
+    assert names(path) == ["a"]
+    assert names(tmp_path) == ["product"]
 
 
 def test_a_move_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +110,8 @@ def test_a_move_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "replace", once)
     with pytest.raises(StorageError), new_folder(path) as fresh:
         (fresh / "b").touch()
-    assert os.listdir(path) == ["a"]
-    assert os.listdir(tmp_path) == ["product"]
+    assert names(path) == ["a"]
+    assert names(tmp_path) == ["product"]
 
 
 def test_places_are_under_the_root(tmp_path: Path) -> None:
