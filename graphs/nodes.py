@@ -164,7 +164,8 @@ class InspectionNodes:
             decision.score is not None and decision.threshold is not None and decision.score >= decision.threshold
         )
         if alarming and not state["expert"]["regions"]:
-            found = product.place_of_alarm(self.deps.artifacts.get(state["expert"]["anomaly_map"]))
+            get, seen = self.deps.artifacts.get, state["expert"]
+            found = product.place_of_alarm(get(seen["anomaly_map"]), get(seen["patch_scores"]), scores["whole"])
             regions = views.original_regions([found], state["picture"])
             update["expert"] = {**state["expert"], "regions": regions}
             update["evidence"] = {**update["evidence"], **ev.region_evidence(regions)}

@@ -1,7 +1,7 @@
 """Pictures for people: the anomaly_map over the part, with its regions and the verdict.
 
-Colours are on the product's own scale, fixed by its references: transparent below what good parts show, full colour at
-twice the pixel threshold. A good part therefore looks clean; nothing is stretched per picture.
+Colours are on the product's own scale, fixed by its references: transparent below what good parts show, full colour a
+third above the pixel threshold. A good part therefore looks clean; nothing is stretched per picture.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 MAX_SIDE_PX = 1600
 MIN_SIDE_PX = 480
-MAX_OPACITY = 0.62
+MAX_OPACITY = 0.66
 _ANCHORS = np.array(
-    [[252, 255, 164], [250, 193, 39], [243, 120, 25], [212, 72, 66], [152, 38, 100], [101, 21, 110]], np.float32
-)[::-1]
-"""Dark violet to pale yellow: monotone in lightness, readable with colour-vision deficiencies."""
+    [[120, 0, 60], [176, 16, 40], [222, 60, 20], [246, 124, 10], [253, 190, 40], [255, 245, 150]], np.float32
+)
+"""Dark red to pale yellow: monotone in lightness, so readable with colour-vision deficiencies and in grey."""
+FULL_COLOUR = 0.35
+"""Share of the pixel threshold above it at which the colour is full; defects rarely exceed good patches by more."""
 VERDICT_COLOURS = {"OK": (24, 128, 56), "NG": (190, 30, 36), "REVIEW": (176, 112, 0)}
 
 
@@ -38,8 +40,9 @@ def colour_map(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def heat(anomaly_map: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.float32]:
-    """The map on the product's scale: 0 at the threshold of good parts, 1 at twice of it."""
-    return np.asarray(np.clip(anomaly_map / max(pixel_threshold, 1e-9) - 1.0, 0.0, 1.0), dtype=np.float32)
+    """The map on the product's scale: 0 at the threshold of good parts, 1 where it is exceeded by FULL_COLOUR."""
+    excess = anomaly_map / max(pixel_threshold, 1e-9) - 1.0
+    return np.asarray(np.clip(excess / FULL_COLOUR, 0.0, 1.0), dtype=np.float32)
 
 
 def draw_heatmap(anomaly_map: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:

@@ -119,18 +119,27 @@ class ProductModel:
             anomaly_map, scale.threshold, min_area_px=1.5 * scale.area_share * anomaly_map.size, min_peak=scale.peak
         )
 
-    def place_of_alarm(self, anomaly_map: NDArray[np.float32]) -> FoundRegion:
-        """Where an alarm lies whose map has no area above the pixel threshold.
+    def place_of_alarm(
+        self, anomaly_map: NDArray[np.float32], patch_scores: NDArray[np.float32], image_score: float
+    ) -> FoundRegion:
+        """Where an alarm lies that no remarkable region explains.
 
         Returns:
-            The whole picture where the look of the whole part is judged, since only that can have raised the score;
-            else the surroundings of the highest value.
+            The whole picture when its look raised the score more than its patches did; else the strongest area above
+            the pixel threshold, however small, or at last the surroundings of the highest value.
         """
         height, width = anomaly_map.shape
         y, x = (int(v) for v in np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape))
         peak = float(anomaly_map[y, x])
-        if self.expert.appearance is not None and self.expert.appearance.gain > 0:
+        look = self.expert.appearance
+        local = self.expert.local_score(patch_scores)
+        usual_look = look.typical_added if look else 0.0
+        usual_local = (self.typical("whole") or 0.0) - usual_look
+        if (image_score - local) - usual_look > max(local - usual_local, 0.0):
             return FoundRegion((0, 0, width, height), height * width, peak, (x, y), "whole picture")
+        small = find_regions(anomaly_map, self.pixel_scale.threshold, min_area_px=0, min_peak=0, max_regions=1)
+        if small:
+            return small[0]
         h, w = max(1, height // 16), max(1, width // 16)
         box = (max(0, x - w), max(0, y - h), min(width, x + w + 1), min(height, y + h + 1))
         area = (box[2] - box[0]) * (box[3] - box[1])

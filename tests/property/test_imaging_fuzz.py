@@ -7,11 +7,12 @@ import io
 
 import numpy as np
 import tifffile
-from flawscope.agent.errors import InputError
-from flawscope.tools.imaging import LoadedImage, load_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from flawscope.agent.errors import InputError
+from flawscope.tools.imaging import LoadedImage, load_image
 
 MAX_PIXELS = 250_000  # mutated headers that state more are refused at once, which keeps the run short
 

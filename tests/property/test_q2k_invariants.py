@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from flawscope.tools.knowledge.q2k import SAMPLERS, Mode, kde_sample
-from flawscope.tools.knowledge.selection import Q2KSelection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flawscope.tools.knowledge.q2k import SAMPLERS, Mode, kde_sample
+from flawscope.tools.knowledge.selection import Q2KSelection
 
 MODES: tuple[Mode, ...] = ("paper", "relevance")
 # Thousandths: the order of two similarities is never a matter of float noise.

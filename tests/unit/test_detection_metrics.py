@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from flawscope.agent.errors import InputError
-from flawscope.benchmarks import detection_metrics as dm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -15,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 from scipy.stats import beta
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from flawscope.agent.errors import InputError
+from flawscope.benchmarks import detection_metrics as dm
 
 Pairs = list[tuple[NDArray[np.float64], NDArray[np.bool_]]]
 

@@ -8,14 +8,15 @@ import sys
 
 import numpy as np
 import pytest
-from flawscope.agent.errors import KnowledgeError
-from flawscope.tools.knowledge.drawings import DRAWN_TYPES, draw_defect
-from flawscope.tools.knowledge.drawings_base import fractal_noise, paint, relief, smooth_step, warped
-from flawscope.tools.knowledge.schema import general_types, load_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import label
+
+from flawscope.agent.errors import KnowledgeError
+from flawscope.tools.knowledge.drawings import DRAWN_TYPES, draw_defect
+from flawscope.tools.knowledge.drawings_base import fractal_noise, paint, relief, smooth_step, warped
+from flawscope.tools.knowledge.schema import general_types, load_documents
 
 WHOLE_PART = {"texture_change", "discolouration"}  # faults without a place of their own
 

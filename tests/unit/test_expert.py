@@ -135,9 +135,9 @@ def test_a_four_by_four_map_by_hand() -> None:
 @pytest.mark.parametrize(
     ("column", "row", "place"),
     [
-        (0, 0, "upper left"), (1, 0, "upper"), (2, 0, "upper right"),
+        (0, 0, "upper left"), (1, 0, "upper centre"), (2, 0, "upper right"),
         (0, 1, "left"), (1, 1, "centre"), (2, 1, "right"),
-        (0, 2, "lower left"), (1, 2, "lower"), (2, 2, "lower right"),
+        (0, 2, "lower left"), (1, 2, "lower centre"), (2, 2, "lower right"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("width", "height"), [(300, 300), (900, 120), (31, 64)])

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageFile
+
 from flawscope.agent.errors import InputError
 from flawscope.tools import image_tiff, imaging
 from flawscope.tools.imaging import load_image, to_original_box, to_original_map
-from PIL import Image, ImageFile
 
 RNG = np.random.default_rng(3)
 COLOUR = RNG.integers(0, 256, (60, 80, 3), dtype=np.uint8)

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from flawscope.tools.knowledge.drawings import DRAWN_TYPES
 from flawscope.tools.knowledge.schema import (
     KnowledgeDocument,

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from flawscope.agent.errors import KnowledgeError
 from flawscope.tools.knowledge.schema import (
     KnowledgeDocument,
@@ -14,9 +18,6 @@ from flawscope.tools.knowledge.schema import (
     plain_text,
     quoted_text,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 MINIMAL = {
     "doc_id": "general.scratch",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flawscope.tools.overlay import MAX_SIDE_PX, MIN_SIDE_PX, colour_map, draw_heatmap, draw_overlay, heat
+from flawscope.tools.overlay import FULL_COLOUR, MAX_SIDE_PX, MIN_SIDE_PX, colour_map, draw_heatmap, draw_overlay, heat
 
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
 
 def test_the_scale_is_the_products_not_the_pictures() -> None:
-    values = np.array([[0.0, 0.4, 0.5, 0.75, 1.0, 9.0]], np.float32)
-    np.testing.assert_allclose(heat(values, 0.5), [[0, 0, 0, 0.5, 1, 1]])
+    half = 0.5 * (1 + FULL_COLOUR / 2)
+    values = np.array([[0.0, 0.4, 0.5, half, 1.0, 9.0]], np.float32)
+    np.testing.assert_allclose(heat(values, 0.5), [[0, 0, 0, 0.5, 1, 1]], atol=1e-6)
     faint = np.random.default_rng(0).random((20, 20)).astype(np.float32) * 0.49
     assert not draw_heatmap(faint, 0.5).any()  # however uneven, below the threshold nothing shows
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flawscope.agent.errors import ConfigError
-from flawscope.tools.knowledge import mixture as mx
-from flawscope.tools.knowledge import q2k
 from numpy.typing import NDArray
 from scipy.special import digamma, gammaln
 from scipy.stats import gaussian_kde
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import BayesianGaussianMixture
+
+from flawscope.agent.errors import ConfigError
+from flawscope.tools.knowledge import mixture as mx
+from flawscope.tools.knowledge import q2k
 
 MODES: tuple[q2k.Mode, ...] = ("paper", "relevance")
 

@@ -56,7 +56,7 @@ def test_only_the_strongest_are_named() -> None:
     [
         ((140, 140, 160, 160), "centre"),
         ((40, 40, 60, 60), "upper left"),
-        ((140, 40, 160, 60), "upper"),
+        ((140, 40, 160, 60), "upper centre"),
         ((240, 140, 260, 160), "right"),
         ((0, 140, 20, 160), "left edge"),
         ((140, 0, 160, 20), "upper edge"),

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from flawscope.benchmarks import retrieval_metrics as rm
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flawscope.benchmarks import retrieval_metrics as rm
 
 
 @pytest.mark.parametrize(

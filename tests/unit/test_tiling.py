@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flawscope.tools.tiling import Tile, merge_tiles, plan_tiles
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flawscope.tools.tiling import Tile, merge_tiles, plan_tiles
 
 
 def test_small_image_is_one_tile():

@@ -56,6 +56,17 @@ class Appearance:
                 "the appearance statistics of this product are damaged.", hint="Enrol the product again."
             )
 
+    @property
+    def typical_added(self) -> float:
+        """What the look of a typical good part adds: median over the references of the way to the nearest other."""
+        if not self.gain or len(self.references) < 2:
+            return 0.0
+        nearest = [
+            np.sqrt(((np.delete(self.references, i, axis=0) - own) ** 2).mean(axis=1)).min()
+            for i, own in enumerate(self.references)
+        ]
+        return self.gain * float(np.median(nearest))
+
     def added_score(self, statistics: NDArray[np.float32]) -> float:
         """What a picture's statistics (K,) add to its image_score."""
         if not self.gain:

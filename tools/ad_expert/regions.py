@@ -99,7 +99,7 @@ def place_in_words(box: tuple[int, int, int, int], width: int, height: int) -> s
     at_column = (column == "left" and x0 <= near_x) or (column == "right" and x1 >= width - near_x)
     if at_row and at_column:
         return f"{row} {column} corner"
-    name = " ".join(part for part in (row, column) if part) or "centre"
+    name = f"{row} {column or 'centre'}" if row else column or "centre"
     if at_row and not column:
         return f"{row} edge"
     if at_column and not row:
