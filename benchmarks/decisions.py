@@ -20,17 +20,24 @@ from numpy.typing import NDArray
 from ..agent.inspector import Inspector
 from ..agent.schemas import InspectionReport, Verdict
 from ..agent.settings import load_settings
-from ..tools.backbones import load_backbone
+from ..tools.ad_expert.appearance import picture_statistics
+from ..tools.ad_expert.calibration import Calibration
+from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
+from ..tools.backbones import VisualFeatures, load_backbone
+from ..tools.imaging import load_image
 from ..tools.products import fit_product
 from .data import ProductData, load_dataset
 from .detection_metrics import clopper_pearson, expected_calibration_error
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
 RATES = (0.05, 0.10)
 MIN_REFERENCES = 20
 """Products with fewer references cannot support the rates; they are left out by name."""
+
+SHUFFLES = 5
 
 Progress = Callable[[str], None]
 
@@ -98,7 +105,26 @@ class Decisions:
         return expected_calibration_error(self.probabilities, self.defective)
 
 
-def run_decisions(
+@dataclass(frozen=True)
+class MixedAlarms:
+    """False alarms on shuffled good pictures, summed over the shuffles.
+
+    Attributes:
+        product: name.
+        references: drawn per shuffle; the others are held out.
+        stated: false-alarm rate asked for.
+        alarms: held-out good pictures that alarmed.
+        trials: held-out good pictures.
+    """
+
+    product: str
+    references: int
+    stated: float
+    alarms: int
+    trials: int
+
+
+def run_graph(
     data: Path, rates: Sequence[float] = RATES, products: Sequence[str] | None = None, progress: Progress | None = None
 ) -> list[Decisions]:
     """Inspect every held-out picture of every product.
@@ -156,12 +182,77 @@ def _summarise(
     )
 
 
-def render(results: list[Decisions]) -> Group:
-    """Two tables: the stated rate against the observed one, and what the loop does to coverage and accuracy."""
+@dataclass(frozen=True)
+class DecisionReport:
+    """Everything this benchmark measures: the given split through the graph, and the shuffled pools."""
+
+    decisions: list[Decisions]
+    mixed: list[MixedAlarms]
+
+
+def run_decisions(
+    data: Path, rates: Sequence[float] = RATES, products: Sequence[str] | None = None, progress: Progress | None = None
+) -> DecisionReport:
+    """Run both parts; arguments as in ``run_graph``."""
+    return DecisionReport(run_graph(data, rates, products, progress), run_mixed(data, rates, products, progress))
+
+
+def run_mixed(
+    data: Path, rates: Sequence[float] = RATES, products: Sequence[str] | None = None, progress: Progress | None = None
+) -> list[MixedAlarms]:
+    """First-look false alarms when good references and held-out good pictures are one shuffled pool.
+
+    This parts two questions that the given split mixes: whether the threshold keeps its rate on exchangeable parts, and
+    whether a data set's held-out parts are exchangeable with its references at all.
+
+    Args:
+        data: folder with one MVTec-style tree per product.
+        rates: stated false-alarm rates.
+        products: only these.
+        progress: told a line now and then.
+    """
+    tell = progress or (lambda text: None)
+    backbone, config = load_backbone("efficientnet-lite2"), ExpertConfig()
+    found = []
+    for product in load_dataset(data, products):
+        count = len(product.references)
+        if count < MIN_REFERENCES:
+            continue
+        paths = [*product.references, *(p.path for p in product.tests if p.defect_type == "good")]
+        tell(f"{product.name}: {len(paths)} good pictures shuffled {SHUFFLES} times")
+        seen = [backbone.encode_image(prepare(load_image(path).rgb, config.short_side_px)[None]) for path in paths]
+        hits = dict.fromkeys(rates, 0)
+        for seed in range(SHUFFLES):
+            order = np.random.default_rng(seed).permutation(len(paths))
+            chosen, held_out = [seen[i] for i in order[:count]], [seen[i] for i in order[count:]]
+            fit = ReferenceFit(
+                [expert_tokens(features) for features in chosen],
+                range(count),
+                config,
+                statistics=np.stack([picture_statistics(features) for features in chosen]),
+            )
+            left_out = [_first_look(fit.without(owner), features) for owner, features in enumerate(chosen)]
+            calibration = Calibration(("whole",), np.array(left_out)[:, None])
+            scores = [_first_look(fit.expert, features) for features in held_out]
+            for rate in rates:
+                decisions = [calibration.decide({"whole": score}, rate) for score in scores]
+                hits[rate] += sum((d.score or 0.0) >= (d.threshold or np.inf) for d in decisions)
+        trials = SHUFFLES * (len(paths) - count)
+        found += [MixedAlarms(product.name, count, rate, hits[rate], trials) for rate in rates]
+    return found
+
+
+def _first_look(expert: FittedExpert, features: VisualFeatures) -> float:
+    return expert.image_score(expert.score_grid(features), features)
+
+
+def render(report: DecisionReport) -> Group:
+    """The stated rate against the observed one, what the loop does to coverage and accuracy, and the shuffled pools."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
+    results = report.decisions
     alarms = Table("product", "refs", "stated", "retries", "false alarms", "95% interval", "covers", "detected", "ECE")
     loop = Table("product", "stated", "retries", "decided", "accuracy", "NG of good", "OK of defective", "actions")
     for result in results:
@@ -198,7 +289,18 @@ def render(results: list[Decisions]) -> Group:
         for retries, on in ((False, "off"), (True, "on"))
         for group in [[r for r in results if r.stated == stated and r.retries is retries]]
     ]
-    return Group(alarms, loop, Text("\n".join(lines)))
+    return Group(alarms, loop, Text("\n".join(lines)), render_mixed(report.mixed))
+
+
+def render_mixed(results: list[MixedAlarms]) -> Table:
+    """One line per product and rate."""
+    from rich.table import Table
+
+    table = Table("product", "refs", "stated", "false alarms over shuffles", title="good pictures shuffled")
+    for result in results:
+        rate = f"{result.alarms}/{result.trials} = {result.alarms / result.trials:.3f}"
+        table.add_row(result.product, str(result.references), f"{result.stated:.0%}", rate)
+    return table
 
 
 def main() -> None:
@@ -211,8 +313,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--products", nargs="*")
     options = parser.parse_args()
-    results = run_decisions(options.data, products=options.products, progress=lambda t: print(t, file=sys.stderr))  # noqa: T201
-    Console(width=120).print(render(results))
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr)  # noqa: T201
+
+    Console(width=120).print(render(run_decisions(options.data, products=options.products, progress=tell)))
 
 
 if __name__ == "__main__":
