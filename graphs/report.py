@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -113,15 +114,20 @@ def _trace(state: InspectionState) -> tuple[TraceStep, ...]:
     return tuple(TraceStep.model_validate(entry) for entry in state.get("trace", []))
 
 
+@cache
+def _own_version() -> str:
+    """Read once: the lookup opens a file."""
+    try:
+        return version("flawscope")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
     """Everything needed to make this report again."""
-    try:
-        own = version("flawscope")
-    except PackageNotFoundError:
-        own = "not installed"
     settings = deps.settings.model_dump(mode="json")
     facts: dict[str, Any] = {
-        "flawscope": own,
+        "flawscope": _own_version(),
         "python": platform.python_version(),
         "reasoner": deps.settings.reasoner if state.get("error") else deps.reasoner.name,
         "prompts_sha256": load_prompts("report").sha256,
