@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -246,6 +245,11 @@ own = [n for n, m in list(sys.modules.items()) if "site-packages" in (getattr(m,
        and not n.startswith(("flawscope", "__editable__"))]
 sys.stderr.write("\\nMODULES " + json.dumps(own))
 """
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 _IMPORT = "import importlib, json, sys\nfor name in json.load(open(sys.argv[1])): importlib.import_module(name)"
 
 
@@ -262,13 +266,10 @@ def _cold(product: ProductData, home: Path, tell: Progress) -> ColdResult:
         "typer": ["-c", "import typer, rich"],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
-    peak = 0.0
     for run in range(COLD_RUNS):
         tell(f"new processes, run {run + 1} of {COLD_RUNS}")
         for name, command in commands.items():
-            seconds, megabytes = _timed(command)
-            times[name].append(seconds)
-            peak = max(peak, megabytes) if name == "inspect" else peak
+            times[name].append(_timed(command))
     middle = {name: statistics.median(values) for name, values in times.items()}
     loaded = {name.partition(".")[0] for name in _imported(["--help"])}
     return ColdResult(
@@ -278,7 +279,7 @@ def _cold(product: ProductData, home: Path, tell: Progress) -> ColdResult:
         help_s=middle["help"],
         typer_rich_s=middle["typer"],
         help_imports=tuple(name for name in HEAVY if name in loaded),
-        peak_mb=peak,
+        peak_mb=_peak_mb(commands["inspect"]),
     )
 
 
@@ -294,18 +295,22 @@ def _imported(arguments: Sequence[str]) -> list[str]:
     return names
 
 
-def _timed(command: Sequence[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a new process."""
+def _timed(command: Sequence[str]) -> float:
+    """Seconds that a new process takes."""
     begun = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    done = subprocess.run([sys.executable, *command], capture_output=True, check=False)
     seconds = time.perf_counter() - begun
-    if process.returncode not in (0, 1, 3):  # OK, NG and REVIEW are all good ends
-        raise BackendError(f"{' '.join(command[:3])} ended with exit code {process.returncode}.")
-    return seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    if done.returncode not in (0, 1, 3):  # OK, NG and REVIEW are all good ends
+        raise BackendError(f"{' '.join(command[:3])} ended with exit code {done.returncode}.")
+    return seconds
+
+
+def _peak_mb(command: Sequence[str]) -> float:
+    """Largest resident memory of a new process; asked of a small process between, since a fork inherits the figure."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, sys.executable, *command], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
