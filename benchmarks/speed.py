@@ -235,28 +235,38 @@ def _row(product: str, looks: bool, samples: Sequence[dict[str, float]]) -> Warm
 
 _LIST_MODULES = """
 import json, sys
+asked = []
+class Recorder:  # sys.modules is in the order of completion, in which circular imports fail
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        asked.append(name)
+sys.meta_path.insert(0, Recorder)
 sys.argv = ["flawscope", *json.loads(sys.argv[1])]
 from flawscope.cli import main
 try:
     main()
 except SystemExit:
     pass
-own = [n for n, m in list(sys.modules.items()) if "site-packages" in (getattr(m, "__file__", None) or "")
-       and not n.startswith(("flawscope", "__editable__"))]
-sys.stderr.write("\\nMODULES " + json.dumps(own))
+found = [n for n in dict.fromkeys(asked) if "site-packages" in (getattr(sys.modules.get(n), "__file__", None) or "")]
+sys.stderr.write("\\nMODULES " + json.dumps([n for n in found if not n.startswith(("flawscope", "__editable__"))]))
 """
 _PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-_IMPORT = "import importlib, json, sys\nfor name in json.load(open(sys.argv[1])): importlib.import_module(name)"
+_IMPORT = """
+import importlib, importlib.util, json, sys
+for name in json.load(open(sys.argv[1])):
+    if name not in sys.modules and importlib.util.find_spec(name):  # some compiled parts cannot be imported by name
+        importlib.import_module(name)
+"""
 
 
 def _cold(product: ProductData, home: Path, tell: Progress) -> ColdResult:
     picture = str(next(test.path for test in product.tests if not test.is_defective))
     arguments = ["inspect", picture, "--product", product.name, "--home", str(home), "--json", "--no-chat"]
-    modules = [name for name in _imported(arguments) if name.isprintable()]
+    modules = _imported(arguments)
     listing = home / "modules.json"
     listing.write_text(json.dumps(modules), encoding="utf-8")
     commands = {
@@ -300,7 +310,7 @@ def _timed(command: Sequence[str]) -> float:
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, check=False)
     seconds = time.perf_counter() - begun
-    if done.returncode not in (0, 1, 3):  # OK, NG and REVIEW are all good ends
+    if b"Traceback" in done.stderr or done.returncode not in (0, 1, 3):  # OK, NG and REVIEW are all good ends
         raise BackendError(f"{' '.join(command[:3])} ended with exit code {done.returncode}.")
     return seconds
 
