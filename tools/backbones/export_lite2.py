@@ -48,6 +48,8 @@ def load_torch_model() -> Any:
     target = model.state_dict()
     # The two implementations register the same layers in the same order under different names, so tensors are
     # paired by position; the shape and the kind of tensor (weight, running_mean, ...) must agree for every pair.
+    if len(checkpoint) != len(target):
+        raise WeightsError(f"a checkpoint of {len(checkpoint)} tensors does not fit timm's {len(target)}.")
     pairs = list(zip(checkpoint.items(), target.items(), strict=True))
     renamed = {"_fc.weight": "classifier.weight", "_fc.bias": "classifier.bias"}
     for (source_name, source), (target_name, expected) in pairs:
