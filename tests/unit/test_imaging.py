@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import hashlib
 import errno
+import hashlib
 import io
 import os
 import struct
