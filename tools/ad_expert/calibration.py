@@ -24,7 +24,7 @@ from ...agent.errors import ProductError
 MIN_REFERENCES = 3
 """Below this the spread of good parts is unknown."""
 PROBABILITY_SLOPE = 4.0
-"""Steepness of the probability in units of the threshold; see docs/decisions.md for how it was measured."""
+"""Steepness of the probability in units of the threshold; picked by hand, its calibration error is measured."""
 MIN_THRESHOLD = 1.0
 """Spreads; a threshold below the typical deviation of good parts would come from a degenerate table."""
 MAD_TO_SIGMA = 1.4826
