@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..agent.inspector import Inspector
 from ..agent.schemas import InspectionReport, Verdict
 from ..agent.settings import load_settings
+from ..graphs.routing import VIEW_ACTIONS
 from ..tools.ad_expert.appearance import picture_statistics
 from ..tools.ad_expert.calibration import Calibration
 from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
@@ -168,7 +169,7 @@ def _run_product(product: ProductData, rates: Sequence[float], tell: Progress) -
 def _summarise(
     product: ProductData, stated: float, retries: bool, defective: NDArray[np.bool_], reports: list[InspectionReport]
 ) -> Decisions:
-    actions = [sum(step.action in {"zoom", "reference", "self_consistency"} for step in r.trace) for r in reports]
+    actions = [sum(step.action in VIEW_ACTIONS for step in r.trace) for r in reports]
     return Decisions(
         product=product.name,
         references=len(product.references),

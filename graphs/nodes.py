@@ -18,7 +18,7 @@ from ..tools.imaging import load_image
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
 from .report import compose_report, failure_report
-from .routing import doubtful, next_action
+from .routing import VIEW_ACTIONS, doubtful, next_action
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class InspectionNodes:
         product = self._product(state)
         if product is None or "peak_px" not in state.get("expert", {}):
             return frozenset()
-        return frozenset(set(product.calibration.views) & {"zoom", "reference", "self_consistency"} | {"more_docs"})
+        return frozenset(VIEW_ACTIONS & set(product.calibration.views) | {"more_docs"})
 
     @step
     def zoom(self, state: InspectionState) -> Update:

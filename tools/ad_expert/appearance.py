@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import ProductError
 from ..backbones import VisualFeatures
+from .calibration import centre_and_spread
 
 WEIGHT = 0.5
 """Against the local score, both in spreads of good parts."""
@@ -102,11 +103,5 @@ def appearance_gain(statistics: NDArray[np.float32], local_scores: NDArray[np.fl
     distances = np.array(
         [fit_appearance(np.delete(statistics, i, axis=0), 1.0).added_score(statistics[i]) for i in range(count)]
     )
-    return weight * robust_spread(local_scores) / robust_spread(distances)
-
-
-def robust_spread(values: NDArray[np.float64]) -> float:
-    """Spread of good parts' scores: 1.48 times the median deviation, at least half the deviation's root mean square."""
-    centre = float(np.median(values))
-    spread = max(1.4826 * float(np.median(np.abs(values - centre))), 0.5 * float(values.std()))
-    return max(spread, 1e-6 + 1e-3 * abs(centre))
+    _, (local_spread, look_spread) = centre_and_spread(np.stack([local_scores, distances], axis=1))
+    return weight * float(local_spread) / float(look_spread)

@@ -83,10 +83,10 @@ class Calibration:
         if unknown or not view_scores:
             raise ProductError(f"no calibration for the views {sorted(unknown)}.", hint="Enrol the product again.")
         columns = [self.views.index(view) for view in view_scores]
-        centre, spread = _centre_and_spread(self.scores[:, columns])
+        centre, spread = centre_and_spread(self.scores[:, columns])
         picture = float(((np.array(list(view_scores.values())) - centre) / spread).mean())
         references = ((self.scores[:, columns] - centre) / spread).mean(axis=1)
-        mid, width = _centre_and_spread(references[:, None])
+        mid, width = centre_and_spread(references[:, None])
         return (picture - float(mid[0])) / float(width[0]), (references - mid[0]) / width[0]
 
     def decide(self, view_scores: Mapping[str, float], false_alarm: float) -> Decision:
@@ -139,7 +139,7 @@ def probability_of_defect(score: float, threshold: float) -> float:
     return float(1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, excess)))))
 
 
-def _centre_and_spread(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def centre_and_spread(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Median and robust spread per column; the spread is never zero, however alike the references are."""
     centre = np.median(table, axis=0)
     spread = MAD_TO_SIGMA * np.median(np.abs(table - centre), axis=0)
