@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import socket
@@ -22,6 +23,9 @@ from flawscope.agent.artifacts import ArtifactStore
 from flawscope.agent.inspector import InspectionDeps
 from flawscope.agent.settings import LoadedSettings, load_settings
 from flawscope.tools.backbones import BACKBONES, Backbone
+
+collect_ignore = [] if importlib.util.find_spec("torch") else ["full"]
+"""The plain install has no torch, and must not need it; the full one runs these by name."""
 
 FEW_DOCUMENTS = frozenset(
     {"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"}

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("agent", "agent/reasoner", "tools", "tools/backbones", "tools/ad_expert", "tools/knowledge")
-PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks")
+PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
 DATA = {
     "agent/profiles": ".toml",
     "tools/backbones": ".onnx",

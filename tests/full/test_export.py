@@ -16,7 +16,7 @@ from flawscope.agent.errors import WeightsError
 from flawscope.tools.backbones import export_lite2
 from flawscope.tools.backbones.onnx_lite import WEIGHTS_PATH, load_session
 
-pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("default")]  # torch's warnings are not ours
+pytestmark = pytest.mark.filterwarnings("default")  # torch's warnings are not ours
 
 TOLERANCE = 1e-4
 STAGES = list(export_lite2.STAGE_OUTPUTS.values())

@@ -1,0 +1,105 @@
+"""``enroll`` and ``products``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..agent.errors import ConfigError
+from .shared import (
+    FalseAlarmOption,
+    HomeOption,
+    ProfileOption,
+    complete_product,
+    expand,
+    make_console,
+    print_line,
+    print_plain,
+    settings,
+)
+
+app = typer.Typer(help="The enrolled products.", no_args_is_help=True)
+
+
+def enroll(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    images: Annotated[list[Path], typer.Argument(help="Good pictures, or folders of them.")],
+    defects: Annotated[
+        Path | None, typer.Option("--defects", help="Folder with one subfolder of examples per defect type.")
+    ] = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="The part lies at any angle: rotate the references too.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a product of that name.")] = False,
+    false_alarm: FalseAlarmOption = None,
+    profile: ProfileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Learn a product from good pictures: memory bank, threshold, and types where examples are given."""
+    loaded = settings(profile=profile, home=home, false_alarm=false_alarm)
+    from ..agent.terminal import ProgressBar
+    from ..tools.backbones import load_backbone
+    from ..tools.products import check_enrolment, describe, enroll_product
+
+    paths = expand(images)
+    check_enrolment(loaded.home.products, product, len(paths), loaded.settings.false_alarm, replace=replace)
+    with ProgressBar(make_console(stderr=True)) as progress:
+        model = enroll_product(
+            loaded.home.products,
+            product,
+            paths,
+            load_backbone(loaded.settings.backbone),
+            defects=defects,
+            rotate=rotate,
+            false_alarm=false_alarm,
+            replace=replace,
+            max_pixels=loaded.settings.max_pixels,
+            progress=progress,
+        )
+    print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
+
+
+@app.command("list")
+def products_list(home: HomeOption = None) -> None:
+    """List the enrolled products."""
+    from ..tools.products import list_products
+
+    names = list_products(settings(home=home).home.products)
+    if not names:
+        make_console(stderr=True).print("No products yet. Enrol one: flawscope enroll PRODUCT good/*.jpg")
+    for name in names:
+        print_line(name)
+
+
+@app.command("show")
+def products_show(
+    product: Annotated[str, typer.Argument(autocompletion=complete_product)], home: HomeOption = None
+) -> None:
+    """Show a product: references, calibration, types; its files are verified."""
+    loaded = settings(home=home)
+    from ..tools.backbones import load_backbone
+    from ..tools.products import describe, load_product
+
+    model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone))
+    print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
+
+
+@app.command("remove")
+def products_remove(
+    product: Annotated[str, typer.Argument(autocompletion=complete_product)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Remove a product with its references and calibration."""
+    from ..tools.products import remove_product, require_product
+
+    products = settings(home=home).home.products
+    require_product(products, product)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(f"nobody can be asked whether to remove {product!r}.", hint="Add --yes.")
+    if not yes and not typer.confirm(f"Remove {product} with its references and calibration?"):
+        raise typer.Exit(0)
+    remove_product(products, product)
