@@ -144,7 +144,7 @@ def move(
     margin_y, margin_x = (min(side - 1, math.ceil(MAX_MARGIN * side)) for side in (height, width))
     padded = np.pad(rgb, ((margin_y, margin_y), (margin_x, margin_x), (0, 0)), mode="reflect")
     cos, sin = (function(math.radians(degrees)) / magnification for function in (math.cos, math.sin))
-    # Pillow asks where an output pixel comes from: undo the shift, then the turn and the magnification, about the centre
+    # Pillow asks where an output pixel comes from: the shift is undone, then turn and magnification about the centre
     middle_x, middle_y = width / 2, height / 2
     from_x, from_y = middle_x + shift_px[0], middle_y + shift_px[1]
     coefficients = (

@@ -10,10 +10,10 @@ from flawscope.benchmarks import corruptions as shift
 from flawscope.benchmarks.corruptions import GRADES, KINDS, corrupt
 
 
-def picture(height: int = 64, width: int = 96) -> np.ndarray:
+def picture(height: int = 64, width: int = 96, block: int = 8) -> np.ndarray:
     rng = np.random.default_rng(0)
-    coarse = rng.integers(60, 180, (height // 8, width // 8, 3), dtype=np.uint8)
-    return coarse.repeat(8, axis=0).repeat(8, axis=1)
+    coarse = rng.integers(60, 180, (height // block, width // block, 3), dtype=np.uint8)
+    return coarse.repeat(block, axis=0).repeat(block, axis=1)
 
 
 def test_gain_multiplies_and_cuts_off() -> None:
@@ -92,7 +92,7 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_grade_is_more_of_the_same_change(kind: str) -> None:
-    original = picture(448, 512)
+    original = picture(448, 512, block=64)
     losses = []
     for grade in GRADES:
         changed = corrupt(original, kind, grade, seed=3, number=5)
