@@ -80,7 +80,7 @@ def _backbone(loaded: LoadedSettings) -> str:
 
     from ..tools.backbones import load_backbone
 
-    backbone = load_backbone(loaded.settings.backbone)
+    backbone = load_backbone(loaded.settings.backbone, loaded)
     features = backbone.encode_image(np.full((1, 64, 64, 3), 128, np.uint8))
     return f"{backbone.name}, sha256 {backbone.weights_sha256[:12]}…, gives {len(features.patch_tokens)} layers"
 
@@ -96,7 +96,7 @@ def _products(loaded: LoadedSettings) -> str:
     from ..tools.products import list_products, load_product
 
     names = list_products(loaded.home.products)
-    backbone = load_backbone(loaded.settings.backbone) if names else None
+    backbone = load_backbone(loaded.settings.backbone, loaded) if names else None
     for name in names:
         if backbone is not None:
             load_product(loaded.home.products, name, backbone)
@@ -112,7 +112,7 @@ def _knowledge(loaded: LoadedSettings) -> str:
     from ..tools.knowledge.builder import open_knowledge_base
 
     base = open_knowledge_base(
-        loaded.home.knowledge, load_backbone(loaded.settings.backbone), store=loaded.settings.store
+        loaded.home.knowledge, load_backbone(loaded.settings.backbone, loaded), store=loaded.settings.store
     )
     try:
         return f"{len(base.documents)} documents, store {loaded.settings.store}"

@@ -20,7 +20,7 @@ class Home:
     """The directory behind ``FLAWSCOPE_HOME``.
 
     Attributes:
-        root: products/, knowledge/, artifacts/ and threads/ live under it; each is made when first written.
+        root: products/, knowledge/, artifacts/, threads/ and models/ live under it; each is made when first written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -45,6 +45,11 @@ class Home:
     def threads(self) -> Path:
         """Conversations and interrupted inspections (SQLite)."""
         return self.root / "threads"
+
+    @property
+    def models(self) -> Path:
+        """Weights that were downloaded or put there by hand, one folder per set."""
+        return self.root / "models"
 
 
 @contextmanager

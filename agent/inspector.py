@@ -57,7 +57,7 @@ class InspectionDeps:
         """The feature extractor."""
         from ..tools.backbones import load_backbone
 
-        return load_backbone(self.settings.backbone)
+        return load_backbone(self.settings.backbone, self.loaded)
 
     @cached_property
     def reasoner(self) -> Reasoner:

@@ -26,9 +26,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: str = Field("embedded", description="the set of defaults: embedded, or a TOML file's path")
+    profile: str = Field("embedded", description="the set of defaults: embedded, paper, or a TOML file's path")
     home: Path | None = Field(None, description="where products, knowledge and artifacts are kept")
     backbone: str = Field("efficientnet-lite2", description="feature extractor")
+    clip_model: str = Field(
+        "ViT-L-14-336-quickgelu", description="open_clip architecture of the clip backbone, with its activation"
+    )
+    clip_weights: Path | None = Field(
+        None, description="CLIP checkpoint, or folder with an open_clip_config.json; else the home's models"
+    )
+    clip_image_size_px: int = Field(
+        518, ge=32, le=2048, description="square canvas that pictures are fitted into for the clip backbone"
+    )
     reasoner: str = Field("evidence", description="who composes the report")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(

@@ -51,7 +51,7 @@ def enroll(
             loaded.home.products,
             product,
             paths,
-            load_backbone(loaded.settings.backbone),
+            load_backbone(loaded.settings.backbone, loaded),
             defects=defects,
             rotate=rotate,
             false_alarm=false_alarm,
@@ -83,7 +83,7 @@ def products_show(
     from ..tools.backbones import load_backbone
     from ..tools.products import describe, load_product
 
-    model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone))
+    model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone, loaded))
     print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
 
 

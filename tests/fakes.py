@@ -22,6 +22,9 @@ class PatchStatistics:
     weights_sha256 = "0" * 64
     has_text = False
 
+    def __init__(self, loaded: object = None) -> None:
+        """A loader of the registry itself: it needs none of the settings."""
+
     def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
         pictures = fit_to_stride(batch).astype(np.float32) / 127.5 - 1.0
         b, height, width, _ = pictures.shape
