@@ -5,8 +5,9 @@ The problem is the paper's equation 9 (ADSeeker, arXiv 2508.03088), per row q of
     J(p) = 1/2 ||q - p D||^2 + lambda ||p||_1
 
 solved by iterative soft-thresholding (Daubechies et al., 2004). The paper prints the gradient as ``-mu E_q^T P E_l``,
-which has not even the shape of P; the gradient of J is ``-(q - p D) D^T``, and that is what is used here. Lambda is relative: ``rho`` times the largest correlation of the row with an atom, the smallest lambda that would leave
-nothing of it. So ``rho`` means the same for every row, layer and scale.
+which has not even the shape of P; the gradient of J is ``-(q - p D) D^T``, and that is what is used here. Lambda is
+relative: ``rho`` times the largest correlation of the row with an atom, the smallest lambda that would leave nothing of
+it. So ``rho`` means the same for every row, layer and scale.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ...agent.errors import InputError
 
 LIPSCHITZ_FLOOR = 1e-6
 """Keeps the step finite for an empty dictionary; a larger constant than needed only makes smaller steps."""
-UNIT_FLOOR = 1e-12
 
 Matrix = NDArray[np.float64]
 
