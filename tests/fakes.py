@@ -44,6 +44,47 @@ class PatchStatistics:
         raise NotImplementedError
 
 
+class ColourWords:
+    """A backbone with a text tower: red patches lie near sentences of damage, all others near sentences without it.
+
+    Its joint space has 8 dimensions: what all pictures and sentences share, the state, and a little that tells patches
+    and words apart. Layers deeper down see the state more clearly.
+    """
+
+    name = "colour-words"
+    weights_sha256 = "1" * 64
+    has_text = True
+    dim = 8
+    damage = ("damage", "broken", "fault", "defect")
+    denials = ("without", "no ", "not ")
+
+    def __init__(self) -> None:
+        self.embedded = 0
+
+    def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
+        pictures = fit_to_stride(batch).astype(np.float32) / 255.0
+        b, height, width, _ = pictures.shape
+        h, w = height // STRIDE_PX, width // STRIDE_PX
+        pooled = pictures.reshape(b, h, STRIDE_PX, w, STRIDE_PX, 3).mean(axis=(2, 4)).reshape(b, h * w, 3)
+        redness = pooled[..., 0] - 0.5 * (pooled[..., 1] + pooled[..., 2])
+        layers = tuple(self._joint(clarity * (redness - 0.2), pooled) for clarity in (0.6, 1.0))
+        means = pooled.mean(axis=1)
+        return VisualFeatures(layers, self._joint(redness.max(axis=1) - 0.2, means), (h, w))
+
+    def _joint(self, state: NDArray[np.float32], colour: NDArray[np.float32]) -> NDArray[np.float32]:
+        vectors = np.zeros((*state.shape, self.dim), np.float32)
+        vectors[..., 0], vectors[..., 1], vectors[..., 2:5] = 1.0, state, 0.1 * colour
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
+
+    def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        self.embedded += len(prompts)
+        rows = np.zeros((len(prompts), self.dim), np.float32)
+        for row, prompt in zip(rows, prompts, strict=True):
+            damaged = any(word in prompt for word in self.damage) and not any(word in prompt for word in self.denials)
+            row[0], row[1], row[5 + len(prompt) % 3] = 1.0, 0.5 if damaged else -0.5, 0.1
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
 class FunctionReasoner:
     """Answers with whatever ``answer`` makes of the bundle; remembers the bundles."""
 

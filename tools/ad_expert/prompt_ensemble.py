@@ -147,7 +147,7 @@ def _read(path: Path, prompts_sha256: str) -> TextAnchors | None:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return TextAnchors(arrays["normal"], arrays["abnormal"], (GENERIC,), prompts_sha256)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, BackendError):
         return None
