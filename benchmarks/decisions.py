@@ -27,7 +27,7 @@ from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, e
 from ..tools.backbones import VisualFeatures, load_backbone
 from ..tools.imaging import load_image
 from ..tools.products import fit_product
-from .data import ProductData, load_dataset
+from .datasets import ProductData, load_dataset
 from .detection_metrics import clopper_pearson, expected_calibration_error
 
 if TYPE_CHECKING:

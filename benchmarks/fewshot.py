@@ -23,7 +23,7 @@ from ..tools.ad_expert.appearance import picture_statistics
 from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
 from ..tools.backbones import VisualFeatures, load_backbone
 from ..tools.imaging import load_image
-from .data import ProductData, load_dataset, load_mask
+from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import PixelCurve, image_auroc
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from ..tools.knowledge.in_memory import InMemoryStore
 from ..tools.knowledge.q2k import SAMPLERS
 from ..tools.knowledge.schema import GOOD, KnowledgeDocument, estimated_tokens, load_documents, quoted_text
 from ..tools.knowledge.store import Hit, LockRecord
-from .data import ProductData, load_product
+from .datasets import ProductData, load_product
 from .retrieval_metrics import (
     alpha_ndcg_at_k,
     intra_list_similarity,

@@ -35,7 +35,7 @@ from ..agent.settings import LoadedSettings, load_settings
 from ..tools.ad_expert.expert import prepare
 from ..tools.imaging import load_image
 from ..tools.products import enroll_product
-from .data import ProductData, load_dataset
+from .datasets import ProductData, load_dataset
 
 if TYPE_CHECKING:
     from ..agent.schemas import InspectionReport

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from flawscope.agent.errors import ConfigError, InputError
-from flawscope.benchmarks.data import load_dataset, load_mask, load_product
+from flawscope.benchmarks.datasets import load_dataset, load_mask, load_product
 from flawscope.benchmarks.fewshot import baseline_tokens, draw_references, nearest_per_reference, render, run_fewshot
 from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.tools.backbones import VisualFeatures
