@@ -66,6 +66,7 @@ class EfficientNetLite2:
     name = "efficientnet-lite2"
     weights_sha256 = WEIGHTS_SHA256
     has_text = False
+    image_size_px = None
 
     def __init__(self, threads: int = 0) -> None:
         self._session = load_session(threads=threads)
