@@ -148,12 +148,11 @@ def hierarchical_prompt(
     Raises:
         InputError: the number of stages does not match the weights, or a value is not finite.
     """
-    rhos = weights["rhos"]
-    if len(stages) != len(rhos):
-        raise InputError(f"{len(stages)} stages for prompts of {len(rhos)}.")
+    depth = sum(name.endswith(".solver.dictionary") for name in weights)
+    if len(stages) != depth or depth == 0:
+        raise InputError(f"{len(stages)} stages for prompts of {depth}.")
     given = significance if significance is not None else [None] * len(stages)
-    prompt: Matrix | None = None
-    query: Matrix | None = None
+    prompt = query = np.zeros(0)
     for index, (tokens, scores) in enumerate(zip(stages, given, strict=True)):
         x = np.asarray(tokens, np.float64)
         if scores is None and index > 0:
@@ -162,11 +161,11 @@ def hierarchical_prompt(
         pooled = x.mean(axis=1) if scores is None else top_mean(x, np.asarray(scores, np.float64), top_share)
         stage = f"stages.{index}."
         query = pooled @ weights[stage + "query.weight"].T.astype(np.float64) + weights[stage + "query.bias"]
-        query = query if prompt is None else query + prompt
+        query = query + prompt if index > 0 else query
         dictionary = weights[stage + "solver.dictionary"]
-        prompt = sparse_codes(query, dictionary, rho=float(rhos[index]), steps=steps) @ dictionary.astype(np.float64)
-    if prompt is None or query is None:
-        raise InputError("there is no stage.")
+        prompt = sparse_codes(
+            query, dictionary, rho=float(weights[stage + "solver.rho"]), steps=steps
+        ) @ dictionary.astype(np.float64)
     return prompt, query - prompt
 
 
