@@ -20,7 +20,8 @@ class Home:
     """The directory behind ``FLAWSCOPE_HOME``.
 
     Attributes:
-        root: products/, knowledge/, artifacts/, threads/ and models/ live under it; each is made when first written.
+        root: products/, knowledge/, artifacts/, threads/, models/ and anchors/ live under it; each is made when first
+            written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +51,11 @@ class Home:
     def models(self) -> Path:
         """Weights that were downloaded or put there by hand, one folder per set."""
         return self.root / "models"
+
+    @property
+    def anchors(self) -> Path:
+        """Embedded prompts, one file per prompt set and backbone; may be deleted at any time."""
+        return self.root / "anchors"
 
 
 @contextmanager

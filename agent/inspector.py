@@ -17,6 +17,8 @@ from .schemas import InspectionReport
 from .settings import LoadedSettings, Settings, load_settings
 
 if TYPE_CHECKING:
+    from ..tools.ad_expert.text_anchors import TextAnchors
+    from ..tools.ad_expert.zero_shot import ZeroShotExpert
     from ..tools.backbones import Backbone
     from ..tools.knowledge.builder import KnowledgeBase
     from ..tools.products import ProductModel
@@ -60,6 +62,22 @@ class InspectionDeps:
         return load_backbone(self.settings.backbone, self.loaded)
 
     @cached_property
+    def anchors(self) -> TextAnchors | None:
+        """The words that pictures are compared with; None for a backbone without a text tower."""
+        from ..tools.ad_expert.anchor_source import configured_anchors
+
+        return configured_anchors(self.backbone, self.home)
+
+    @cached_property
+    def zero_shot(self) -> ZeroShotExpert | None:
+        """The expert for pictures without references; None for a backbone without a text tower."""
+        from ..tools.ad_expert.zero_shot import ZeroShotConfig, ZeroShotExpert
+
+        if self.anchors is None:
+            return None
+        return ZeroShotExpert(self.backbone, self.anchors, ZeroShotConfig(self.settings.loc_mode))
+
+    @cached_property
     def reasoner(self) -> Reasoner:
         """Who composes the report."""
         return load_reasoner(self.settings.reasoner)
@@ -76,10 +94,17 @@ class InspectionDeps:
     @cached_property
     def ad_hoc(self) -> ProductModel:
         """The product fitted to ``references``."""
+        from ..tools.ad_expert.zero_shot import ZeroShotConfig
         from ..tools.products import fit_product
 
         return fit_product(
-            "ad hoc", self.references, self.backbone, max_pixels=self.settings.max_pixels, progress=self.progress
+            "ad hoc",
+            self.references,
+            self.backbone,
+            max_pixels=self.settings.max_pixels,
+            anchors=self.anchors,
+            words=ZeroShotConfig(self.settings.loc_mode),
+            progress=self.progress,
         )
 
     def product(self, name: str | None) -> ProductModel | None:
@@ -164,7 +189,8 @@ class Inspector:
         Raises:
             FlawscopeError: the product, the references, the weights or the knowledge base cannot be used.
         """
-        self.deps.product(product)
+        if self.deps.product(product) is None:
+            _ = self.deps.zero_shot
         _ = self.deps.reasoner
         _ = self.deps.knowledge
 

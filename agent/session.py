@@ -144,7 +144,7 @@ def _pictures(report: InspectionReport, inspector: Inspector) -> Iterator[tuple[
     picture = report.provenance["picture"]
     rgb = deps.artifacts.get(picture["rgb"])
     anomaly_map = deps.artifacts.get(picture["anomaly_map"]) if picture.get("anomaly_map") else None
-    threshold = product.pixel_threshold if product else 1.0
+    threshold = product.pixel_threshold if product else report.provenance.get("text", {}).get("pixel_threshold", 1.0)
     sx, sy = picture["scale"]
     boxes = [
         ((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)), region.id)

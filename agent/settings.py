@@ -38,6 +38,9 @@ class Settings(BaseModel):
     clip_image_size_px: int = Field(
         518, ge=32, le=2048, description="square canvas that pictures are fitted into for the clip backbone"
     )
+    loc_mode: Literal["softmax", "paper"] = Field(
+        "softmax", description="how patches are compared with words: softmax of cosines, or the paper's ratio"
+    )
     reasoner: str = Field("evidence", description="who composes the report")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(

@@ -41,22 +41,27 @@ def enroll(
     """Learn a product from good pictures: memory bank, threshold, and types where examples are given."""
     loaded = settings(profile=profile, home=home, false_alarm=false_alarm)
     from ..agent.terminal import ProgressBar
+    from ..tools.ad_expert.anchor_source import configured_anchors
+    from ..tools.ad_expert.zero_shot import ZeroShotConfig
     from ..tools.backbones import load_backbone
     from ..tools.products import check_enrolment, describe, enroll_product
 
     paths = expand(images)
     check_enrolment(loaded.home.products, product, len(paths), loaded.settings.false_alarm, replace=replace)
     with ProgressBar(make_console(stderr=True)) as progress:
+        backbone = load_backbone(loaded.settings.backbone, loaded)
         model = enroll_product(
             loaded.home.products,
             product,
             paths,
-            load_backbone(loaded.settings.backbone, loaded),
+            backbone,
             defects=defects,
             rotate=rotate,
             false_alarm=false_alarm,
             replace=replace,
             max_pixels=loaded.settings.max_pixels,
+            anchors=configured_anchors(backbone, loaded.home),
+            words=ZeroShotConfig(loaded.settings.loc_mode),
             progress=progress,
         )
     print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))

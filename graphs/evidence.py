@@ -29,6 +29,7 @@ VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_cons
 VIEW_NAMES = {
     "whole": "whole picture",
     "tiles": "strongest tile",
+    "text": "words",
     "zoom": "zoom",
     "reference": "nearest references",
     "self_consistency": "shifted copies",
@@ -49,13 +50,19 @@ def quality_evidence(meta: ImageMeta) -> dict[str, Any]:
     return found
 
 
-def region_evidence(regions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One item per suspicious area."""
+def region_evidence(regions: Sequence[dict[str, Any]], *, calibrated: bool = True) -> dict[str, Any]:
+    """One item per suspicious area.
+
+    Args:
+        regions: strongest first.
+        calibrated: whether good parts say what is suspicious; else an area only stands out of its own picture.
+    """
+    what = "Suspicious area" if calibrated else "Area that stands out of the picture (not calibrated)"
     found: dict[str, Any] = {}
     for region in regions:
         x0, y0, x1, y1 = region["box"]
         text = (
-            f"Suspicious area at the {region['place']}, box [{x0}, {y0}, {x1}, {y1}], {region['area_px']} px, "
+            f"{what} at the {region['place']}, box [{x0}, {y0}, {x1}, {y1}], {region['area_px']} px, "
             f"peak {number(region['peak'])}."
         )
         values = {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "area_px": region["area_px"], "peak": region["peak"]}
@@ -81,6 +88,24 @@ def score_evidence(facts: dict[str, Any], scores: dict[str, float]) -> dict[str,
         f"probability of a defect {number(facts['probability'])}. Raw scores: {seen}."
     )
     return _item("M1", "measurement", text, "calibration", {**facts, **raw})
+
+
+def zero_shot_evidence(image_score: float, seen: dict[str, Any], weight: float) -> dict[str, Any]:
+    """The measurement without references: what words say of the picture, and that nothing calibrates it.
+
+    Args:
+        image_score: of the whole picture.
+        seen: global_score, map_peak, prompts_sha256, anchors and loc_mode.
+        weight: what a reasoner may give it at most.
+    """
+    text = (
+        f"Compared with words for good and for damaged parts the picture scores {number(image_score)}: as a whole "
+        f"{number(seen['global_score'])}, at its strongest place {number(seen['map_peak'])}. At 0.5 the words balance; "
+        "what good parts of this kind score is not known, so this says where to look and not whether the part is good."
+    )
+    values = {key: seen[key] for key in ("global_score", "map_peak", "loc_mode", "prompts_sha256")}
+    values |= {"image_score": image_score, "weight": weight, "calibrated": False}
+    return _item("M1", "measurement", text, "zero-shot", values)
 
 
 def view_evidence(name: str, seen: ViewScore) -> dict[str, Any]:
@@ -160,6 +185,7 @@ def bundle(state: InspectionState, settings: Settings, *, final: bool) -> Eviden
         threshold=decision.get("threshold"),
         probability=decision.get("probability"),
         calibrated=decision.get("basis") == "conformal",
+        zero_shot="zero_shot" in state.get("expert", {}),
         regions=tuple(Region.model_validate(region) for region in state.get("expert", {}).get("regions", [])),
         defect_type=defect_type(kind),
         type_entropy=kind["entropy"] if kind else None,

@@ -17,6 +17,7 @@ from ..tools.backbones import VisualFeatures
 from ..tools.imaging import load_image
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
+from . import zero_shot
 from .report import compose_report, failure_report
 from .routing import VIEW_ACTIONS, doubtful, next_action
 from .state import InspectionState
@@ -113,15 +114,17 @@ class InspectionNodes:
 
     @step
     def localise(self, state: InspectionState) -> Update:
-        """AD Expert: anomaly_map, image_score, regions. Without references there is nothing to compare with."""
+        """AD Expert: anomaly_map, image_score, regions, by comparison with references; without any, with words."""
         product = self._product(state)
-        if product is None:
-            return {"expert": {"regions": []}, "note": "no references"}
-        found = product.localise(self._features(state), self._rgb(state))
         if "constant" in state["picture"]["flags"]:
             return {"expert": {"regions": []}, "note": "constant picture"}
+        if product is None:
+            return zero_shot.localise(self._features(state), self._rgb(state), state["picture"], self.deps)
+        found = product.localise(self._features(state), self._rgb(state))
         regions = views.original_regions(product.regions(found.anomaly_map), state["picture"])
         put = self.deps.artifacts.put
+        further = {"tiles": found.tile_score, "text": found.text_score}
+        further = {view: score for view, score in further.items() if score is not None}
         return {
             "expert": {
                 "anomaly_map": put(found.anomaly_map),
@@ -129,7 +132,7 @@ class InspectionNodes:
                 "regions": regions,
                 "peak_px": views.peak_of(found.anomaly_map),
             },
-            "scores": {"whole": found.image_score} | ({} if found.tile_score is None else {"tiles": found.tile_score}),
+            "scores": {"whole": found.image_score, **further},
             "evidence": ev.region_evidence(regions),
             "note": f"score {found.image_score:.4g}, {len(regions)} regions",
         }
@@ -146,8 +149,10 @@ class InspectionNodes:
         """Decision from all views so far; for a suspicious part also its type, and the pages about that type."""
         product = self._product(state)
         scores = state.get("scores", {})
-        if product is None or not scores:
+        if not scores:
             return {"decision": {}, "defect_type": None}
+        if product is None:
+            return zero_shot.judge(state)
         decision = product.calibration.decide(scores, self.deps.loaded.false_alarm_of(product.false_alarm))
         facts = {
             "score": decision.score,

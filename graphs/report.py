@@ -19,11 +19,13 @@ from ..agent.schemas import (
     Verdict,
 )
 from ..prompts import load_prompts
+from ..tools.ad_expert.zero_shot import describe_anchors
 from .evidence import defect_type
 from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..agent.inspector import InspectionDeps
+    from ..tools.product_model import ProductModel
 
 NO_REFERENCES = (
     "No good references are known, so there is nothing to judge against. Enrol the product "
@@ -123,6 +125,17 @@ def _own_version() -> str:
         return "not installed"
 
 
+def _words(state: InspectionState, product: ProductModel | None) -> dict[str, Any]:
+    """The words that were compared with, where there were any, and the map's own threshold where no product has one."""
+    if product is not None:
+        return {"text": describe_anchors(product.text.anchors, product.text.config)} if product.text else {}
+    seen = state.get("expert", {})
+    if "zero_shot" not in seen:
+        return {}
+    words = {key: seen["zero_shot"][key] for key in ("prompts_sha256", "anchors", "loc_mode")}
+    return {"text": {**words, "pixel_threshold": seen["pixel_threshold"]}}
+
+
 def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
     """Everything needed to make this report again."""
     settings = deps.settings.model_dump(mode="json")
@@ -141,4 +154,5 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         facts["knowledge"] = deps.knowledge.content_hash
         facts["product"] = product.fingerprint if product else None
         facts["decision"] = state.get("decision", {})
+        facts |= _words(state, product)
     return facts

@@ -21,6 +21,7 @@ class PatchStatistics:
     name = "patch-statistics"
     weights_sha256 = "0" * 64
     has_text = False
+    image_size_px = None
 
     def __init__(self, loaded: object = None) -> None:
         """A loader of the registry itself: it needs none of the settings."""
@@ -54,6 +55,7 @@ class ColourWords:
     name = "colour-words"
     weights_sha256 = "1" * 64
     has_text = True
+    image_size_px = None
     dim = 8
     damage = ("damage", "broken", "fault", "defect")
     denials = ("without", "no ", "not ")

@@ -30,7 +30,9 @@ class StepError(Exception):
         self.record = record
 
 
-def _look(inspector: Inspector, image: str, product: str | None, steps: tuple[str, ...]) -> tuple[Any, Record]:
+def _look(
+    inspector: Inspector, image: str, product: str | None, steps: tuple[str, ...], *, by_words: bool = False
+) -> tuple[Any, Record]:
     """Run the graph's first steps on a picture.
 
     Args:
@@ -38,6 +40,7 @@ def _look(inspector: Inspector, image: str, product: str | None, steps: tuple[st
         image: path.
         product: enrolled product, None with ad-hoc references.
         steps: after ``load``.
+        by_words: whether words will do where there are no references and the backbone has a text tower.
 
     Returns:
         The graph's nodes, and the state that they left.
@@ -51,7 +54,7 @@ def _look(inspector: Inspector, image: str, product: str | None, steps: tuple[st
 
     if product is not None and inspector.deps.references:
         raise ConfigError("this inspector compares with references: leave the product out.")
-    if inspector.deps.product(product) is None:
+    if inspector.deps.product(product) is None and not (by_words and inspector.deps.zero_shot is not None):
         raise ProductError("there are no good references to compare with.", hint="Name an enrolled product.")
     nodes = InspectionNodes(inspector.deps)
     state: Record = {"image": image, "product": product}
@@ -91,7 +94,7 @@ def locate_anomalies(inspector: Inspector, image: Image, product: Product = None
     Raises:
         FlawscopeError: the picture, the product or the weights cannot be used.
     """
-    _, state = _look(inspector, image, product, ("encode", "localise", "classify"))
+    _, state = _look(inspector, image, product, ("encode", "localise", "classify"), by_words=True)
     decision = state["decision"]
     return {
         "regions": state["expert"]["regions"],

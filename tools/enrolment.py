@@ -15,7 +15,10 @@ from . import views
 from .ad_expert.anomaly_map import smooth_grid
 from .ad_expert.appearance import picture_statistics
 from .ad_expert.calibration import Calibration
-from .ad_expert.expert import ExpertConfig, ReferenceFit, expert_tokens, prepare
+from .ad_expert.expert import ExpertConfig, ReferenceFit, config_for, expert_tokens, prepare
+from .ad_expert.text_anchors import TextAnchors
+from .ad_expert.text_guidance import TextGuidance, align
+from .ad_expert.zero_shot import ZeroShotConfig, patch_scores_of
 from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
@@ -41,6 +44,8 @@ def fit_product(
     rotate: bool = False,
     max_pixels: int = 200_000_000,
     config: ExpertConfig | None = None,
+    anchors: TextAnchors | None = None,
+    words: ZeroShotConfig | None = None,
     progress: Progress | None = None,
 ) -> ProductModel:
     """Learn a product.
@@ -52,7 +57,9 @@ def fit_product(
         defects: folder with one subfolder of example pictures per defect type.
         rotate: learn quarter turns too.
         max_pixels: larger pictures are refused.
-        config: how the expert looks; the default unless a benchmark asks for another.
+        config: how the expert looks; the backbone's default unless a benchmark asks for another.
+        anchors: words to compare with beside the references; None for backbones without a text tower.
+        words: how cosines with them become scores.
         progress: told about each stage.
 
     Raises:
@@ -60,7 +67,7 @@ def fit_product(
         ProductError: there is no usable reference.
     """
     tell = progress or (lambda what, done, total: None)
-    config = config or ExpertConfig()
+    config = config or config_for(backbone)
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
     seen = _look(pictures, backbone, config, tell)
     fit = _fit_whole(seen, backbone, rotate, config, tell)
@@ -68,14 +75,15 @@ def fit_product(
     tiles, tiled = fit_tiles([picture.rgb for picture in pictures], backbone, config, tell) if large else (None, [])
     zoomable = not large and all(views.has_more_pixels(reference.size, config) for reference in seen)
     fine, at_peaks = _fit_fine(seen, fit, backbone, tell) if zoomable else (None, [])
+    text = _guidance(fit, seen, anchors, words or ZeroShotConfig())
     model = ProductModel(
         name=name,
         backbone=backbone,
         expert=fit.expert,
         fine=fine.expert if fine else None,
         tiles=tiles.expert if tiles else None,
-        calibration=_calibrate(seen, fit, fine, at_peaks, tiles, tiled, backbone, tell),
-        pixel_scale=_pixel_scale(fit, seen, tiles, tiled),
+        calibration=_calibrate(seen, fit, fine, at_peaks, tiles, tiled, text, backbone, tell),
+        pixel_scale=_pixel_scale(fit, seen, tiles, tiled, text),
         reference_tokens=reference_tokens(seen),
         reference_names=tuple(names),
         reference_hashes=tuple(picture.sha256 for picture in pictures),
@@ -88,6 +96,7 @@ def fit_product(
         false_alarm=None,
         fingerprint=hashlib.sha256("".join(p.sha256 for p in pictures).encode()).hexdigest(),
         reference_pictures=tuple(picture.rgb for picture in pictures),
+        text=text,
     )
     return model if defects is None else with_types(model, defects, max_pixels, tell)
 
@@ -198,6 +207,17 @@ def _fit_fine(
     return ReferenceFit(tokens, owners, fit.expert.config, progress=tell), at_peaks
 
 
+def _guidance(
+    fit: ReferenceFit, seen: Sequence[SeenReference], anchors: TextAnchors | None, words: ZeroShotConfig
+) -> TextGuidance | None:
+    """The words on the product's own scale; a single reference has no scale to bring them to."""
+    if anchors is None or len(seen) == 1:
+        return None
+    distances = [fit.without(owner).score_grid(reference.features) for owner, reference in enumerate(seen)]
+    text_scores = [patch_scores_of(reference.features, anchors, words)[0] for reference in seen]
+    return TextGuidance(anchors, words, *align(distances, text_scores))
+
+
 def _calibrate(
     seen: Sequence[SeenReference],
     fit: ReferenceFit,
@@ -205,6 +225,7 @@ def _calibrate(
     at_peaks: Sequence[NDArray[np.float32]],
     tiles: ReferenceFit | None,
     tiled: Sequence[Sequence[TileTokens]],
+    text: TextGuidance | None,
     backbone: Backbone,
     tell: Progress,
 ) -> Calibration:
@@ -213,7 +234,8 @@ def _calibrate(
     There are no rows for a single reference.
     """
     posed = ("reference",) if views.same_pose([r.tokens for r in seen], [r.features.grid for r in seen]) else ()
-    offered = ("whole", *(("tiles",) if tiles else ()), *(("zoom",) if fine else ()), *posed, "self_consistency")
+    first_look = ("whole", *(("tiles",) if tiles else ()), *(("text",) if text else ()))
+    offered = (*first_look, *(("zoom",) if fine else ()), *posed, "self_consistency")
     if len(seen) == 1:
         return Calibration(offered, np.zeros((0, len(offered))))
     stored = reference_tokens(seen)
@@ -224,6 +246,8 @@ def _calibrate(
         scores = {"whole": expert.image_score(expert.score_grid(reference.features), reference.features)}
         if tiles is not None:
             scores["tiles"] = score_tiles(tiles.without(owner), tiled[owner])[1]
+        if text is not None:  # words were not learnt from the references, so none has to be left out
+            scores["text"] = text.look(reference.features, *reference.size).image_score
         if fine is not None:
             closer = fine.without(owner)
             scores["zoom"] = closer.local_score(closer.bank.distances(at_peaks[owner]))
@@ -248,6 +272,7 @@ def _pixel_scale(
     seen: Sequence[SeenReference],
     tiles: ReferenceFit | None,
     tiled: Sequence[Sequence[TileTokens]],
+    text: TextGuidance | None,
 ) -> PixelScale:
     """Pixel threshold, peak and area of good parts, from the references judged by each other."""
     if len(seen) == 1:
@@ -255,7 +280,10 @@ def _pixel_scale(
     maps = []
     for owner, reference in enumerate(seen):
         if tiles is None:
-            maps.append(smooth_grid(fit.without(owner).score_grid(reference.features)).ravel())
+            grid = fit.without(owner).score_grid(reference.features)
+            if text is not None:
+                grid = text.joined(grid, patch_scores_of(reference.features, text.anchors, text.config)[0])
+            maps.append(smooth_grid(grid).ravel())
         else:
             grids, _ = score_tiles(tiles.without(owner), tiled[owner])
             maps.append(np.concatenate([smooth_grid(grid).ravel() for grid in grids]))

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.errors import ProductError
+from .ad_expert.anomaly_map import grid_to_pixels, smooth_grid
 from .ad_expert.calibration import Calibration
 from .ad_expert.expert import FittedExpert, Localisation
 from .ad_expert.regions import FoundRegion, find_regions, place_in_words
+from .ad_expert.text_guidance import TextGuidance
 from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
@@ -60,6 +62,7 @@ class ProductModel:
         false_alarm: rate stated at enrolment, None when none was.
         fingerprint: hash over the product's files, recorded in reports.
         reference_pictures: uint8 pictures, only right after fitting.
+        text: what words add; None for backbones without a text tower, and for a single reference.
     """
 
     name: str
@@ -81,6 +84,7 @@ class ProductModel:
     false_alarm: float | None
     fingerprint: str
     reference_pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+    text: TextGuidance | None = None
 
     @property
     def pixel_threshold(self) -> float:
@@ -106,7 +110,12 @@ class ProductModel:
 
     def localise(self, features: VisualFeatures, rgb: NDArray[np.uint8]) -> Localisation:
         """Compare a picture's features with the good references; the map has the picture's pixels."""
-        found = self.expert.localise(features, rgb.shape[0], rgb.shape[1])
+        height, width = rgb.shape[:2]
+        found = self.expert.localise(features, height, width)
+        if self.text is not None:
+            words = self.text.look(features, height, width)
+            joined = smooth_grid(self.text.joined(found.patch_scores, words.patch_scores))
+            found = replace(found, anomaly_map=grid_to_pixels(joined, height, width), text_score=words.image_score)
         if self.tiles is None:
             return found
         anomaly_map, score = localise_tiles(self.tiles, self.backbone, rgb)

@@ -24,12 +24,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..agent.errors import ConfigError, ProductError
+from ..agent.errors import BackendError, ConfigError, ProductError
 from ..agent.home import new_folder, recover_folder, storage_errors, write_json_atomically
 from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
 from .ad_expert.expert import ExpertConfig, FittedExpert
 from .ad_expert.memory_bank import MemoryBank, Progress
+from .ad_expert.text_anchors import TextAnchors
+from .ad_expert.text_guidance import TextGuidance
+from .ad_expert.zero_shot import ZeroShotConfig
 from .backbones import Backbone
 from .defect_types import TypeModel
 from .enrolment import fit_product
@@ -117,6 +120,8 @@ def enroll_product(
     false_alarm: float | None = None,
     replace: bool = False,
     max_pixels: int = 200_000_000,
+    anchors: TextAnchors | None = None,
+    words: ZeroShotConfig | None = None,
     progress: Progress | None = None,
 ) -> ProductModel:
     """Learn a product and store it; a product of that name stays untouched until the new one is complete.
@@ -131,6 +136,8 @@ def enroll_product(
         false_alarm: the product's own false-alarm rate; None leaves it to the settings.
         replace: allow a product of that name to be replaced.
         max_pixels: larger pictures are refused.
+        anchors: words to compare with beside the references; None for backbones without a text tower.
+        words: how cosines with them become scores.
         progress: told about each stage.
 
     Raises:
@@ -147,6 +154,8 @@ def enroll_product(
         defects=defects,
         rotate=rotate,
         max_pixels=max_pixels,
+        anchors=anchors,
+        words=words,
         progress=progress,
     )
     with new_folder(folder / name) as fresh:
@@ -168,6 +177,8 @@ def _write(model: ProductModel, folder: Path) -> None:
     if look is not None:
         arrays |= {"look_centre": look.centre, "look_spread": look.spread, "look_references": look.references}
         arrays["look_gain"] = np.array(look.gain)
+    if model.text is not None:
+        arrays |= {"text_normal": model.text.anchors.normal, "text_abnormal": model.text.anchors.abnormal}
     for owner, (tokens, grid) in model.reference_tokens.items():
         arrays[f"reference_{owner}"] = tokens
         arrays[f"grid_{owner}"] = np.array(grid)
@@ -186,7 +197,11 @@ def _write(model: ProductModel, folder: Path) -> None:
         "format": FORMAT,
         "name": model.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "backbone": {"name": model.backbone.name, "weights_sha256": model.backbone.weights_sha256},
+        "backbone": {
+            "name": model.backbone.name,
+            "weights_sha256": model.backbone.weights_sha256,
+            "image_size_px": model.backbone.image_size_px,
+        },
         "config": dataclasses.asdict(model.expert.config),
         "views": list(model.calibration.views),
         "references": [
@@ -197,9 +212,20 @@ def _write(model: ProductModel, folder: Path) -> None:
         "value_range": list(model.value_range) if model.value_range else None,
         "type_examples": model.type_examples,
         "false_alarm": model.false_alarm,
+        "text": _describe_text(model.text) if model.text else None,
         "files": hashes,
     }
     write_json_atomically(folder / "product.json", manifest)
+
+
+def _describe_text(text: TextGuidance) -> dict[str, Any]:
+    return {
+        "names": list(text.anchors.names),
+        "prompts_sha256": text.anchors.prompts_sha256,
+        "config": dataclasses.asdict(text.config),
+        "offset": text.offset,
+        "gain": text.gain,
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -227,6 +253,12 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
                 f"the product {name!r} was enrolled with the backbone {manifest['backbone']['name']} of other weights.",
                 hint=REMEDY.format(name=name),
             )
+        if manifest["backbone"].get("image_size_px") != backbone.image_size_px:
+            raise ProductError(
+                f"the product {name!r} was enrolled at {manifest['backbone'].get('image_size_px')} px, "
+                f"the backbone now sees {backbone.image_size_px} px.",
+                hint=REMEDY.format(name=name),
+            )
         with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
             return _assemble(path, manifest, arrays, backbone)
     except (
@@ -238,6 +270,7 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
         EOFError,
         RecursionError,
         zipfile.BadZipFile,
+        BackendError,
     ) as error:
         raise damaged from error
 
@@ -254,6 +287,12 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         for name in ("fine", "tile")
         if f"{name}_tokens" in arrays
     }
+    text = None
+    if (words := manifest.get("text")) is not None:
+        anchors = TextAnchors(
+            arrays["text_normal"], arrays["text_abnormal"], tuple(words["names"]), words["prompts_sha256"]
+        )
+        text = TextGuidance(anchors, ZeroShotConfig(**words["config"]), float(words["offset"]), float(words["gain"]))
     value_range = manifest["value_range"]
     threshold, peak, area = (float(v) for v in arrays["pixel_scale"])
     return ProductModel(
@@ -275,6 +314,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         type_examples=manifest["type_examples"],
         false_alarm=manifest["false_alarm"],
         fingerprint=hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest(),
+        text=text,
     )
 
 
@@ -309,6 +349,8 @@ def describe(model: ProductModel, false_alarm: float) -> list[str]:
     lines.append(f"memory bank: {len(model.expert.bank.tokens)} patch tokens")
     agrees = model.expert.appearance is not None and model.expert.appearance.gain > 0
     lines.append(f"look of the whole part: {'judged too' if agrees else 'not judged, good pictures differ in it'}")
+    if model.text is not None:
+        lines.append("words: compared with too, calibrated on the references")
     examples = ", ".join(f"{name} ({n})" for name, n in model.type_examples.items())
     lines.append(f"defect types: {examples}" if examples else "defect types: none (add examples with --defects FOLDER)")
     return lines

@@ -53,6 +53,8 @@ def encode(backbone: Backbone, product: ProductModel | None, rgb: NDArray[np.uin
     """The forward pass that localising, retrieving and naming share; uint8 (H, W, 3) in."""
     if product is not None:
         return product.expert.encode(backbone, rgb)
+    if backbone.image_size_px is not None:
+        return backbone.encode_image(rgb[None])
     return backbone.encode_image(prepare(rgb, ExpertConfig().short_side_px)[None])
 
 

@@ -55,6 +55,7 @@ class EvidenceBundle:
         threshold: alarm threshold in the same unit; None without references.
         probability: calibrated probability of a defect; None when uncalibrated.
         calibrated: whether ``probability`` rests on this product's references.
+        zero_shot: whether there are no references and words alone were compared with.
         regions: suspicious areas, strongest first.
         defect_type: the type comparison's answer; None when there was nothing to compare.
         type_entropy: normalised entropy of the type posterior.
@@ -68,6 +69,7 @@ class EvidenceBundle:
     threshold: float | None
     probability: float | None
     calibrated: bool
+    zero_shot: bool = False
     regions: tuple[Region, ...] = ()
     defect_type: DefectType | None = None
     type_entropy: float | None = None

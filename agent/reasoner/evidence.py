@@ -109,7 +109,8 @@ class _Composer:
             return
         measured = self._of_kind("measurement", "zoom", "reference", "consistency")
         if e.threshold is None or e.probability is None:
-            self.say("verdict", "verdict_uncalibrated", measured, score=number(e.image_score))
+            section = "verdict_zero_shot" if e.zero_shot else "verdict_uncalibrated"
+            self.say("verdict", section, measured, score=number(e.image_score))
             return
         section = {Verdict.NG: "verdict_ng", Verdict.OK: "verdict_ok", Verdict.REVIEW: "verdict_review"}[self.verdict]
         self.say("verdict", section, measured, score=number(e.image_score), threshold=number(e.threshold))
@@ -133,7 +134,8 @@ class _Composer:
         kind = self.evidence.defect_type
         types = self._of_kind("type")
         if kind is None or kind.posterior is None:
-            self.say("defect_type", "type_none", types or self._of_kind("measurement"))
+            section = "type_none_zero_shot" if self.evidence.zero_shot else "type_none"
+            self.say("defect_type", section, types or self._of_kind("measurement"))
             return None
         if kind.name == UNKNOWN:
             self.say("defect_type", "type_unknown", types, posterior=number(kind.posterior))

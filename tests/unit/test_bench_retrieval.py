@@ -18,7 +18,7 @@ PAGES = {page.doc_id: page for page in load_documents()}
 class ColourBackbone:
     """Mean colour of each cell, and its square: enough to tell red from blue."""
 
-    name, weights_sha256, has_text = "colours", "0" * 64, False
+    name, weights_sha256, has_text, image_size_px = "colours", "0" * 64, False, None
 
     def encode_image(self, batch: np.ndarray) -> VisualFeatures:
         b, h, w, c = batch.shape

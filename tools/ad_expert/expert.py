@@ -50,12 +50,20 @@ class Localisation:
         image_score: mean of the highest patch scores.
         patch_scores: float32 (h, w) on the patch grid, before smoothing.
         tile_score: score of the strongest tile, None for pictures that are seen in one look.
+        text_score: what the words say of the picture, None for backbones without a text tower.
     """
 
     anomaly_map: NDArray[np.float32]
     image_score: float
     patch_scores: NDArray[np.float32]
     tile_score: float | None = None
+    text_score: float | None = None
+
+
+def config_for(backbone: Backbone) -> ExpertConfig:
+    """The default configuration; a backbone with a canvas of its own gets pictures that just fill it."""
+    side = backbone.image_size_px
+    return ExpertConfig() if side is None else ExpertConfig(short_side_px=-(-side // STRIDE_PX) * STRIDE_PX)
 
 
 def prepare(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:

@@ -52,6 +52,10 @@ class ZeroShotConfig:
     temperature: float = 0.07
     top_fraction: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.loc_mode not in ("softmax", "paper") or not 0.0 < self.temperature < np.inf:
+            raise BackendError(f"no way to score: loc_mode {self.loc_mode!r}, temperature {self.temperature}.")
+
 
 @dataclass(frozen=True)
 class ZeroShotLook:
@@ -131,11 +135,18 @@ class ZeroShotExpert:
             height: of the picture whose pixels the map shall have.
             width: likewise.
         """
-        patch_scores = patch_scores_of(features, self.anchors, self.config)[0]
-        anomaly_map = smooth_map(patch_scores, height, width)
-        global_score = float(scores_of(features.global_features[:1], self.anchors, self.config)[0])
-        local_score = top_fraction_mean(anomaly_map, self.config.top_fraction)
-        return ZeroShotLook(anomaly_map, 0.5 * global_score + 0.5 * local_score, patch_scores, global_score)
+        return look(features, self.anchors, self.config, height, width)
+
+
+def look(
+    features: VisualFeatures, anchors: TextAnchors, config: ZeroShotConfig, height: int, width: int
+) -> ZeroShotLook:
+    """Judge a picture by its features; see ``ZeroShotExpert.localise``."""
+    patch_scores = patch_scores_of(features, anchors, config)[0]
+    anomaly_map = smooth_map(patch_scores, height, width)
+    global_score = float(scores_of(features.global_features[:1], anchors, config)[0])
+    local_score = top_fraction_mean(anomaly_map, config.top_fraction)
+    return ZeroShotLook(anomaly_map, 0.5 * global_score + 0.5 * local_score, patch_scores, global_score)
 
 
 def patch_scores_of(features: VisualFeatures, anchors: TextAnchors, config: ZeroShotConfig) -> NDArray[np.float32]:
@@ -174,7 +185,7 @@ def scores_of(vectors: NDArray[np.float32], anchors: TextAnchors, config: ZeroSh
 
 
 def soft_maximum(cosines: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """``temperature * (logsumexp(cosines / temperature) - log T)`` over the last axis (T): one cosine for several types.
+    """``temperature * (logsumexp(cosines / temperature) - log T)`` over the last axis (T): one for many types.
 
     Between the mean and the largest; a single type stays as it is, to the bit.
     """

@@ -36,14 +36,16 @@ class Backbone(Protocol):
         name: registry name.
         weights_sha256: hash of the weights, recorded in every report.
         has_text: whether ``encode_text`` works, and patch tokens and global features lie in its space.
-        image_size_px: side of the square canvas that pictures are fitted into; None when they are seen at the size
-            that they are given.
     """
 
     name: str
     weights_sha256: str
     has_text: bool
-    image_size_px: int | None
+
+    @property
+    def image_size_px(self) -> int | None:
+        """Side of the square canvas that pictures are fitted into; None when they are seen at the size given."""
+        ...
 
     def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
         """Extract features.

@@ -161,6 +161,8 @@ def open_knowledge_base(
 def content_hash(documents: Sequence[KnowledgeDocument], backbone: Backbone) -> str:
     """sha256 of everything that determines the vectors."""
     parts = [str(FORMAT), backbone.weights_sha256, str(PICTURE_SIDE_PX), *sorted(d.content_hash() for d in documents)]
+    if backbone.image_size_px is not None:
+        parts.append(f"canvas {backbone.image_size_px}")  # the same weights see another picture
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
