@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from flawscope.agent.errors import InputError
 from flawscope.tools.ad_expert import sparse_coding
 from flawscope.tools.ad_expert.hsp import HierarchicalSparsePrompts, top_mean
 from flawscope.tools.ad_expert.hsp_clip import ClipSparsePrompts
@@ -207,6 +208,16 @@ def test_the_numpy_hierarchy_is_the_same() -> None:
         np.testing.assert_allclose(run.conditioning.numpy(), np.concatenate([prompt, residual], axis=1), atol=1e-5)
 
 
+def test_numpy_refuses_what_it_would_solve_otherwise() -> None:
+    stages = [stage.numpy() for stage in pictures()]
+    learnt = {name: value.numpy() for name, value in core(solver="lista").state_dict().items()}
+    with pytest.raises(InputError, match="LISTA"):
+        sparse_coding.hierarchical_prompt(learnt, stages)
+    plain = {name: value.numpy() for name, value in core().state_dict().items()}
+    with pytest.raises(InputError, match="3 stages"):
+        sparse_coding.hierarchical_prompt(plain, stages[:3])
+
+
 def test_an_untrained_head_takes_all_patches_and_a_trained_one_its_fifth() -> None:
     tokens = torch.randn(2, 20, 3)
     torch.testing.assert_close(top_mean(tokens, torch.zeros(2, 20), 0.2), tokens.mean(dim=1))
@@ -353,7 +364,7 @@ def test_clip_gets_no_tokens_and_no_offset_until_they_are_opened() -> None:
     run = prompts.start()
     tokens = torch.randn(2, 9, 8)
     assert [run(stage, tokens) for stage in range(4)] == [None] * 4
-    offset = prompts.text_offset(run.run.prompt)
+    offset = prompts.text_offset(run.prompt)
     assert offset.shape == (2, 10)
     assert (offset == 0).all()
     offset.sum().backward()

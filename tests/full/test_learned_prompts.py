@@ -1,4 +1,4 @@
-"""Learnable prompts and HSP on a CLIP of two hundred kilobytes with random weights: the real towers, tiny."""
+"""Learnable prompts and HSP on the tiny CLIP of random weights: the real towers, small."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from full.tiny_clip import MODEL_CFG, tiny_model
 from safetensors.torch import load_file, save_file
 
 from flawscope.tools.ad_expert.hsp import HierarchicalSparsePrompts
@@ -17,33 +18,28 @@ from flawscope.tools.ad_expert.hsp_clip import ClipSparsePrompts
 from flawscope.tools.ad_expert.learned_prompts import LearnedPrompts
 from flawscope.tools.backbones.clip_tower import text_forward, vision_forward
 
-WIDTH, TEXT_WIDTH = 16, 24
+WIDTH, TEXT_WIDTH, FEATURES = (
+    MODEL_CFG["vision_cfg"]["width"],
+    MODEL_CFG["text_cfg"]["width"],
+    MODEL_CFG["embed_dim"],
+)
+SIDE_PX, PATCHES = 48, 36
 LAYERS = (2, 4, 6, 8)
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    torch.manual_seed(0)
-    made = open_clip.model.CLIP(
-        embed_dim=20,
-        vision_cfg={"image_size": 32, "patch_size": 8, "width": WIDTH, "layers": 8, "head_width": 8},
-        text_cfg={"width": TEXT_WIDTH, "layers": 4, "heads": 3, "vocab_size": 49408, "context_length": 24},
-        quick_gelu=True,
-    )
-    with torch.no_grad():  # as initialised, the towers hardly mix their tokens
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made.eval().requires_grad_(False)
+    return tiny_model().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def tokenize() -> Any:
-    return open_clip.tokenizer.SimpleTokenizer(context_length=24)
+    return open_clip.tokenizer.SimpleTokenizer()
 
 
 def learned(tokenize: Any, **given: Any) -> LearnedPrompts:
     torch.manual_seed(1)
-    return LearnedPrompts(tokenize, TEXT_WIDTH, **{"deep_layers": 3, **given})
+    return LearnedPrompts(tokenize, TEXT_WIDTH, **given)
 
 
 def clip_prompts() -> ClipSparsePrompts:
@@ -93,7 +89,7 @@ def test_the_placeholders_own_embeddings_give_clips_own_text_features(model: Any
 def test_only_the_prompts_learn(model: Any, tokenize: Any) -> None:
     prompts = learned(tokenize)
     normal, abnormal = prompts(partial(text_forward, model))
-    assert normal.shape == abnormal.shape == (1, 20)
+    assert normal.shape == abnormal.shape == (1, FEATURES)
     torch.testing.assert_close(normal.norm(dim=1), torch.ones(1))
     (normal * abnormal).sum().backward()
     for name, parameter in prompts.named_parameters():
@@ -114,7 +110,7 @@ def test_deep_tokens_reach_the_layers_after_the_first(model: Any, tokenize: Any)
     context, deep = given[0]
     assert context.shape == (2, 12, TEXT_WIDTH)
     assert deep[0] is None
-    assert [tokens.shape for tokens in deep[1:]] == [(4, TEXT_WIDTH)] * 2
+    assert [tokens.shape for tokens in deep[1:]] == [(4, TEXT_WIDTH)] * 8
     with torch.no_grad():
         prompts.deep[1].copy_(torch.randn(4, TEXT_WIDTH))  # not a constant: the layer norm would take it out
     assert not torch.allclose(before, prompts(spy)[0])
@@ -124,7 +120,7 @@ def test_an_offset_makes_one_abnormal_prompt_a_picture_and_zero_changes_nothing(
     prompts, encode = learned(tokenize), partial(text_forward, model)
     normal, abnormal = prompts(encode)
     same, three = prompts(encode, torch.zeros(3, TEXT_WIDTH))
-    assert three.shape == (3, 20)
+    assert three.shape == (3, FEATURES)
     torch.testing.assert_close(three, abnormal.expand(3, -1), atol=1e-6, rtol=0)
     offsets = torch.zeros(3, TEXT_WIDTH)
     offsets[1] = torch.randn(TEXT_WIDTH)
@@ -135,7 +131,7 @@ def test_an_offset_makes_one_abnormal_prompt_a_picture_and_zero_changes_nothing(
 
 
 def test_weights_survive_a_safetensors_file(tokenize: Any, tmp_path: Path) -> None:
-    saved, fresh = learned(tokenize), LearnedPrompts(tokenize, TEXT_WIDTH, deep_layers=3, abnormal="broken object")
+    saved, fresh = learned(tokenize), LearnedPrompts(tokenize, TEXT_WIDTH, abnormal="broken object")
     save_file(saved.state_dict(), tmp_path / "weights.safetensors")
     fresh.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     assert torch.equal(fresh.abnormal_ids, saved.abnormal_ids)
@@ -146,21 +142,21 @@ def test_weights_survive_a_safetensors_file(tokenize: Any, tmp_path: Path) -> No
 
 
 def test_untrained_hsp_leaves_clip_as_it_is_to_the_bit(model: Any, tokenize: Any) -> None:
-    pixels, prompts, texts = torch.randn(2, 3, 32, 32), clip_prompts(), learned(tokenize)
+    pixels, prompts, texts = torch.randn(2, 3, SIDE_PX, SIDE_PX), clip_prompts(), learned(tokenize)
     with torch.no_grad():
         plain = vision_forward(model.visual, pixels, layers=LAYERS)
         run = prompts.start()
         prompted = vision_forward(model.visual, pixels, layers=LAYERS, stage_prompts=run)
         assert torch.equal(plain.global_features, prompted.global_features)
         assert all(torch.equal(a, b) for a, b in zip(plain.patch_tokens, prompted.patch_tokens, strict=True))
-        assert len(run.run.codes) == 4
-        encode, offset = partial(text_forward, model), prompts.text_offset(run.run.prompt)
+        assert len(run.codes) == 4
+        encode, offset = partial(text_forward, model), prompts.text_offset(run.prompt)
         none, zero = texts(encode, torch.zeros_like(offset)), texts(encode, offset)
     assert all(torch.equal(a, b) for a, b in zip(none, zero, strict=True))
 
 
 def test_open_hsp_changes_the_towers_and_learns_through_them(model: Any, tokenize: Any) -> None:
-    pixels, prompts, texts = torch.randn(2, 3, 32, 32), clip_prompts(), learned(tokenize)
+    pixels, prompts, texts = torch.randn(2, 3, SIDE_PX, SIDE_PX), clip_prompts(), learned(tokenize)
     plain = vision_forward(model.visual, pixels, layers=LAYERS)
     prompts.open_visual()
     with torch.no_grad():
@@ -169,9 +165,9 @@ def test_open_hsp_changes_the_towers_and_learns_through_them(model: Any, tokeniz
     seen = vision_forward(model.visual, pixels, layers=LAYERS, stage_prompts=run)
     assert not torch.allclose(seen.patch_tokens[-1], plain.patch_tokens[-1], atol=1e-4)
     assert seen.patch_tokens[-1].shape == plain.patch_tokens[-1].shape
-    normal, abnormal = texts(partial(text_forward, model), prompts.text_offset(run.run.prompt))
+    normal, abnormal = texts(partial(text_forward, model), prompts.text_offset(run.prompt))
     logits = [torch.einsum("bnd,bd->bn", layer, abnormal) - layer @ normal[0] for layer in seen.patch_tokens]
-    (torch.stack(logits).square().mean() + 0.1 * run.run.loss().total).backward()
+    (torch.stack(logits).square().mean() + 0.1 * run.loss().total).backward()
     for name, parameter in prompts.named_parameters():
         if not name.startswith("hsp.significance"):  # these learn from the mask alone
             assert parameter.grad is not None, name
@@ -180,17 +176,17 @@ def test_open_hsp_changes_the_towers_and_learns_through_them(model: Any, tokeniz
 
 
 def test_hidden_padding_reaches_no_query(model: Any) -> None:
-    pixels, prompts = torch.randn(2, 3, 32, 32), clip_prompts()
+    pixels, prompts = torch.randn(2, 3, SIDE_PX, SIDE_PX), clip_prompts()
     prompts.open_visual()
-    valid = torch.ones(2, 16, dtype=torch.bool)
-    valid[:, 12:] = False
+    valid = torch.ones(2, PATCHES, dtype=torch.bool)
+    valid[:, -6:] = False
     found = []
     for filler in (0.0, 5.0):
         padded = pixels.clone()
-        padded[:, :, 24:] = filler  # the last row of patches
+        padded[:, :, -8:] = filler  # the last row of patches
         run = prompts.start(valid)
         with torch.no_grad():
             seen = vision_forward(model.visual, padded, layers=LAYERS, valid=valid, stage_prompts=run)
-        found.append((run.run.prompt, seen.patch_tokens[-1]))
+        found.append((run.prompt, seen.patch_tokens[-1]))
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])

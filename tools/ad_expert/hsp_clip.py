@@ -8,8 +8,6 @@ once the stages' heads and queries have been trained.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
@@ -17,17 +15,17 @@ from .hsp import HierarchicalSparsePrompts, PromptRun
 from .unrolled_ista import full_precision
 
 
-@dataclass
-class ClipRun:
-    """One forward pass of the image tower: give it as ``stage_prompts``, then read the codes and the prompt.
+class ClipRun(PromptRun):
+    """One forward pass of the image tower: give it as ``stage_prompts``, then read codes, prompt and loss.
 
-    Attributes:
-        prompts: the module.
-        run: codes of the stages so far.
+    Args:
+        clip: the module.
+        valid: bool (B, N), False for patches of padding.
     """
 
-    prompts: ClipSparsePrompts
-    run: PromptRun
+    def __init__(self, clip: ClipSparsePrompts, valid: torch.Tensor | None = None) -> None:
+        super().__init__(clip.hsp, valid)
+        self.clip = clip
 
     def __call__(self, stage: int, tokens: torch.Tensor) -> torch.Tensor | None:
         """Prompt tokens for a stage that is about to begin.
@@ -39,12 +37,10 @@ class ClipRun:
         Returns:
             (B, m, C) in the precision of ``tokens``; None while the visual prompts are closed.
         """
-        if stage != len(self.run.codes):
-            raise ValueError(
-                f"stage {stage} after {len(self.run.codes)} stages: start a new run for every forward pass"
-            )
-        code = self.run.encode(tokens)
-        return self.prompts.visual_tokens(stage, code.prompt).to(tokens.dtype) if self.prompts.visual_open else None
+        if stage != len(self.codes):
+            raise ValueError(f"stage {stage} after {len(self.codes)} stages: start a new run for every forward pass")
+        prompt = self.encode(tokens).prompt
+        return self.clip.visual_tokens(stage, prompt).to(tokens.dtype) if self.clip.visual_open else None
 
 
 class ClipSparsePrompts(nn.Module):  # type: ignore[misc]
@@ -79,7 +75,7 @@ class ClipSparsePrompts(nn.Module):  # type: ignore[misc]
             valid: bool (B, N), as given to ``vision_forward`` for pictures of different shapes. A mask (N,) for the
                 whole batch is not needed here: those patches never reach the stages.
         """
-        return ClipRun(self, self.hsp.start(valid))
+        return ClipRun(self, valid)
 
     def visual_tokens(self, stage: int, prompt: torch.Tensor) -> torch.Tensor:
         """(B, m, C) prompt tokens of a stage from its E_f (B, d)."""

@@ -146,11 +146,13 @@ def hierarchical_prompt(
         Of the last stage, the prompt E_f and the residual E_q - E_f, float64 (B, d) each.
 
     Raises:
-        InputError: the number of stages does not match the weights, or a value is not finite.
+        InputError: the number of stages does not match the weights, they are of a LISTA, or a value is not finite.
     """
     depth = sum(name.endswith(".solver.dictionary") for name in weights)
     if len(stages) != depth or depth == 0:
         raise InputError(f"{len(stages)} stages for prompts of {depth}.")
+    if any(name.endswith(".solver.maps") for name in weights):
+        raise InputError("these prompts have learnt iterations (LISTA), which need torch.")
     given = significance if significance is not None else [None] * len(stages)
     prompt = query = np.zeros(0)
     for index, (tokens, scores) in enumerate(zip(stages, given, strict=True)):
