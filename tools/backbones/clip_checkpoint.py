@@ -11,9 +11,6 @@ GELU, and a checkpoint fits both without an error, only its features are slightl
 from __future__ import annotations
 
 import json
-import pickle
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +19,10 @@ from ...agent.errors import ConfigError, MissingExtraError, WeightsError
 from ..weights import clip_weights_for, published_by_sha256, sha256_of
 from ..weights.catalogue import QUICKGELU_SUFFIX
 from ..weights.files import by_hand
+from .clip_tensors import read_tensors
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
-_DAMAGE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    struct.error,
-)
-"""What torch's readers raise on files that are cut off or not theirs."""
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -147,7 +134,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> LoadedClip:
     _require_activation(checkpoint, bool(config.get("quick_gelu", False)), sha256, published)
     pixels = {**published, **described.get("preprocess_cfg", {})}
 
-    state = _read_tensors(checkpoint.file, sha256)
+    state = read_tensors(checkpoint.file, sha256)
     with torch.device("meta"):
         model = open_clip.model.CLIP(**{key: value for key, value in config.items() if key != "custom_text"})
     _require_same_grid(checkpoint, model, state)
@@ -224,7 +211,8 @@ def _published_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     tags = {tag: get_pretrained_cfg(base, tag) for tag in list_pretrained_tags_by_model(base)}
     named = [tag for tag in tags if tag in checkpoint.file.name.lower().replace("-", "_")]
     if named:
-        return dict(tags[max(named, key=len)])
+        tag = tags[max(named, key=len)]
+        return {**tag, "quick_gelu": bool(tag.get("quick_gelu"))}
     activations = {bool(tag.get("quick_gelu")) for tag in tags.values()}
     return {"quick_gelu": activations.pop()} if len(activations) == 1 else {}
 
@@ -242,58 +230,6 @@ def _require_activation(checkpoint: Checkpoint, quick_gelu: bool, sha256: str, p
     raise WeightsError(
         f"{checkpoint.file.name} was trained with {wanted}, but {checkpoint.model_name} computes {has}.", hint=remedy
     )
-
-
-def _read_tensors(path: Path, sha256: str) -> dict[str, Any]:
-    """The checkpoint's tensors by name, without running any code that came with them."""
-    import torch
-    from safetensors import SafetensorError
-
-    damaged = "Fetch the file again, or check it: flawscope models verify."
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: Any = load_file(path)
-        elif _is_torchscript(path):
-            loaded = _read_torchscript(path, sha256)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_DAMAGE, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"cannot read the CLIP weights {path}: {reason}", hint=damaged) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no tensors by name.", hint=damaged)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    for key in ("input_resolution", "context_length", "vocab_size", "attn_mask"):  # no weights
-        state.pop(key, None)
-    return state
-
-
-def _is_torchscript(path: Path) -> bool:
-    import zipfile
-
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _read_torchscript(path: Path, sha256: str) -> dict[str, Any]:
-    """OpenAI published programs, not tensors; a program is only opened when it is the published one."""
-    import torch
-
-    if published_by_sha256(sha256) is None:
-        raise WeightsError(
-            f"{path} is a TorchScript program whose sha256 ({sha256[:12]}…) is not a published one.",
-            hint="Fetch the published file, or save the weights as .safetensors.",
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch wants new programs to be saved otherwise
-        warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.jit.load(path, map_location="cpu")
-    return dict(program.state_dict())
 
 
 def _require_same_grid(checkpoint: Checkpoint, model: Any, state: dict[str, Any]) -> None:
