@@ -23,7 +23,8 @@ class SparseCode:
         codes: P, (B, K).
         prompt: E_f = P E_l, (B, d).
         lambdas: weight of each row's L1 term, (B, 1).
-        significance: logits (B, N) that chose the patches, None where all were taken.
+        significance: (B, N) that chose the patches: logits of the stage's head, or the scores that were given; None in
+            a first stage without.
     """
 
     query: torch.Tensor
