@@ -1,157 +1,17 @@
-"""How good a detector is, without ever holding all pixels of a test set.
+"""How good decisions about whole images are: exact, from one score an image (for pixels see ``pixel_curve``).
 
-Pixel metrics stream: every score falls into one of a fixed set of bins that cover all floating-point numbers, so no
-range has to be known and no first pass is needed. Image metrics are exact, from one score an image. A metric that
-needs both classes returns None when only one is present.
+A metric that needs both classes returns None when only one is present.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..agent.errors import InputError
-
-_CODE_BITS = 20  # sign, 8 bits of exponent, 11 of mantissa
-_N_BINS = 1 << _CODE_BITS
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
-
-
-def score_bins(scores: ArrayLike) -> NDArray[np.uint32]:
-    """Bin number of each score; a larger score never gets a smaller number.
-
-    The bits of a float32 read as an integer grow with its magnitude, so their leading 20 bits are bins of equal
-    *relative* width: two scores that share a bin differ by at most about 2^-11 (0.05 %) of the smaller one. Scores
-    of any size have a bin, infinities included.
-
-    Args:
-        scores: numbers of any shape, not NaN.
-
-    Raises:
-        InputError: a score is NaN.
-    """
-    with np.errstate(over="ignore"):  # beyond float32 is its infinity, which keeps the order
-        narrow = np.asarray(scores).astype(np.float32) + np.float32(0.0)  # -0.0 becomes 0.0
-    if bool(np.isnan(narrow).any()):
-        raise InputError("An anomaly map holds NaN.", hint="Mask padding with the lowest score instead.")
-    bits = narrow.view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    bins: NDArray[np.uint32] = ordered >> np.uint32(32 - _CODE_BITS)
-    return bins
-
-
-class PixelCurve:
-    """Pixel AUROC and AUPRO of a test set, one image at a time, in constant memory.
-
-    Binning turns near-equal scores into ties. Within a bin that holds a share f of the normal and a share p of the
-    defective pixels the exact curve is monotone inside a rectangle f x p while the binned one is its diagonal, so
-    the area is off by at most f * p / 2 there: :meth:`auroc_error_bound` and :meth:`aupro_error_bound` return the
-    sum of these, a certain bound for the data at hand and not an estimate. It is far below 1e-3 unless all scores
-    agree to three digits.
-    """
-
-    def __init__(self) -> None:
-        self._normal = np.zeros(_N_BINS, dtype=np.int64)
-        self._defect = np.zeros(_N_BINS, dtype=np.int64)
-        self._overlap = np.zeros(_N_BINS, dtype=np.float64)  # each component contributes 1 in total
-        self.n_components = 0
-
-    def update(self, anomaly_map: NDArray[np.floating[Any]], gt_mask: NDArray[Any]) -> None:
-        """Add one image.
-
-        Args:
-            anomaly_map: (H, W) scores, unbounded, larger is more anomalous.
-            gt_mask: (H, W) non-zero where defective, in the same frame.
-
-        Raises:
-            InputError: shapes that differ or a map with NaN.
-        """
-        from scipy.ndimage import label
-
-        mask = np.asarray(gt_mask) != 0
-        if anomaly_map.ndim != 2 or anomaly_map.shape != mask.shape:
-            raise InputError(f"An anomaly map of shape {anomaly_map.shape} does not fit a mask of {mask.shape}.")
-        bins = score_bins(anomaly_map)
-        self._add(self._normal, bins[~mask])
-        if not mask.any():
-            return
-        components, n_components = label(mask, structure=_EIGHT_NEIGHBOURS)
-        inside = bins[mask]
-        share = 1.0 / np.bincount(components.ravel(), minlength=n_components + 1)[components[mask]]
-        self._add(self._defect, inside)
-        self._add(self._overlap, inside, share)
-        self.n_components += int(n_components)
-
-    @staticmethod
-    def _add(histogram: NDArray[Any], bins: NDArray[np.uint32], weights: NDArray[np.float64] | None = None) -> None:
-        if bins.size:
-            low = int(bins.min())  # a map touches a small stretch of the bins
-            counts = np.bincount(bins - np.uint32(low), weights=weights)
-            histogram[low : low + counts.size] += counts
-
-    def auroc(self) -> float | None:
-        """Area under the ROC over all pixels seen, in [0, 1]; None when they are of one class."""
-        rates = self._rates(self._defect)
-        if rates is None:
-            return None
-        fpr, tpr = rates
-        return _area_under(tpr, fpr)
-
-    def auroc_error_bound(self) -> float | None:
-        """Largest possible distance of :meth:`auroc` from the value without bins."""
-        rates = self._rates(self._defect)
-        if rates is None:
-            return None
-        fpr, tpr = rates
-        return float(0.5 * (np.diff(fpr) * np.diff(tpr)).sum())
-
-    def aupro(self, fpr_limit: float = 0.3) -> float | None:
-        """Area under the per-region overlap up to a false-positive rate, divided by that rate.
-
-        The overlap at a threshold is the mean over all defect regions (8-connected) of the share of the region that
-        reaches it, whatever the size of the region (Bergmann et al., MVTec AD, 2021). Because every pixel adds one
-        over the size of its region, one histogram replaces one per region. Between thresholds the curve is straight.
-
-        Args:
-            fpr_limit: upper end of the false-positive rate, in (0, 1].
-
-        Returns:
-            A value in [0, 1], or None without a defect region or without a normal pixel.
-        """
-        rates = self._rates(self._overlap)
-        if rates is None:
-            return None
-        fpr, pro = rates
-        inner = int(np.searchsorted(fpr, fpr_limit, side="right"))  # the first point beyond the limit
-        fpr = np.append(fpr[:inner], fpr_limit)
-        pro = np.append(pro[:inner], np.interp(fpr_limit, *rates) if fpr[inner - 1] < fpr_limit else pro[inner - 1])
-        return _area_under(pro, fpr) / fpr_limit
-
-    def aupro_error_bound(self, fpr_limit: float = 0.3) -> float | None:
-        """Largest possible distance of :meth:`aupro` from the value without bins."""
-        rates = self._rates(self._overlap)
-        if rates is None:
-            return None
-        fpr, pro = rates
-        whole = fpr[1:] <= fpr_limit
-        area = 0.5 * (np.diff(fpr) * np.diff(pro))[whole].sum()
-        cut = int(whole.sum())  # the step that crosses the limit is bounded by its whole rectangle up to the limit
-        if cut < whole.size:
-            area += (fpr_limit - fpr[cut]) * (pro[cut + 1] - pro[cut])
-        return float(area / fpr_limit)
-
-    def _rates(self, positive: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """False-positive rate and share of ``positive`` at falling thresholds, both from 0 to 1."""
-        n_normal, n_positive = self._normal.sum(), positive.sum()
-        if n_normal == 0 or n_positive == 0:
-            return None
-        used = np.flatnonzero(self._normal + self._defect)[::-1]
-        fpr = np.concatenate([[0.0], np.cumsum(self._normal[used]) / n_normal])
-        reached = np.concatenate([[0.0], np.cumsum(positive[used]) / n_positive])
-        return fpr, reached
+from .pixel_curve import area_under
 
 
 def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -160,7 +20,7 @@ def image_auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     if curve is None:
         return None
     hits, false_alarms = (np.concatenate([[0], part]) for part in curve)
-    return _area_under(hits / hits[-1], false_alarms / false_alarms[-1])
+    return area_under(hits / hits[-1], false_alarms / false_alarms[-1])
 
 
 def image_average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -257,10 +117,6 @@ def risk_at_coverage(confidences: ArrayLike, correct: ArrayLike, coverage: float
     if not risk.size:
         return None
     return float(risk[max(math.ceil(coverage * risk.size - 1e-9), 1) - 1])
-
-
-def _area_under(y: NDArray[Any], x: NDArray[Any]) -> float:
-    return float((0.5 * (y[1:] + y[:-1]) * np.diff(x)).sum())  # np.trapezoid needs numpy 2
 
 
 def _aligned(values: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

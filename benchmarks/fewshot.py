@@ -24,7 +24,8 @@ from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, e
 from ..tools.backbones import VisualFeatures, load_backbone
 from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
-from .detection_metrics import PixelCurve, image_auroc
+from .detection_metrics import image_auroc
+from .pixel_curve import PixelCurve
 
 if TYPE_CHECKING:
     from rich.console import Group
