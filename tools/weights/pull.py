@@ -81,12 +81,17 @@ def _fetch(file: WeightsFile, path: Path, progress: Progress, timeout_s: float) 
         _lock(sink, path)
         if file.sha256 is None:
             sink.truncate(0)
-        with _open(file, sink.tell(), timeout_s) as response:
-            if response.status != http.client.PARTIAL_CONTENT:
-                sink.truncate(0)  # the origin sends the file from its beginning
-            _receive(response, sink, file, progress)
-        sink.flush()
-        os.fsync(sink.fileno())
+        try:
+            with _open(file, part.stat().st_size, timeout_s) as response:
+                if response.status != http.client.PARTIAL_CONTENT:
+                    sink.truncate(0)  # the origin sends the file from its beginning
+                _receive(response, sink, file, progress)
+            sink.flush()
+            os.fsync(sink.fileno())
+        finally:
+            sink.flush()
+            if part.stat().st_size == 0:
+                part.unlink()  # a download that did not begin leaves nothing behind
         found = sha256_of(part)
         if file.sha256 is not None and not found.startswith(file.sha256):
             part.unlink()
@@ -130,8 +135,9 @@ def _receive(response: Any, sink: IO[bytes], file: WeightsFile, progress: Progre
         sink.write(block)
         done += len(block)
         progress(file.name, done, total)
+    if done == 0:
+        raise WeightsError(f"what {file.url} sends is empty.")
     if total is not None and done != total:
-        sink.flush()
         raise _broken_off(file, done, total, "the origin closed the connection")
 
 
