@@ -144,7 +144,10 @@ def _pictures(report: InspectionReport, inspector: Inspector) -> Iterator[tuple[
     picture = report.provenance["picture"]
     rgb = deps.artifacts.get(picture["rgb"])
     anomaly_map = deps.artifacts.get(picture["anomaly_map"]) if picture.get("anomaly_map") else None
-    threshold = product.pixel_threshold if product else report.provenance.get("text", {}).get("pixel_threshold", 1.0)
+    threshold = product.pixel_threshold if product else 1.0
+    levels = report.provenance.get("text", {}).get("levels")
+    if anomaly_map is not None and levels is not None:  # no product's scale: how far an area stands out of its picture
+        anomaly_map = (anomaly_map - levels["median"]) / (levels["threshold"] - levels["median"])
     sx, sy = picture["scale"]
     boxes = [
         ((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)), region.id)

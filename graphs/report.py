@@ -126,14 +126,14 @@ def _own_version() -> str:
 
 
 def _words(state: InspectionState, product: ProductModel | None) -> dict[str, Any]:
-    """The words that were compared with, where there were any, and the map's own threshold where no product has one."""
+    """The words that were compared with, where there were any, and the map's own levels where no product gives them."""
     if product is not None:
         return {"text": describe_anchors(product.text.anchors, product.text.config)} if product.text else {}
     seen = state.get("expert", {})
     if "zero_shot" not in seen:
         return {}
     words = {key: seen["zero_shot"][key] for key in ("prompts_sha256", "anchors", "loc_mode")}
-    return {"text": {**words, "pixel_threshold": seen["pixel_threshold"]}}
+    return {"text": {**words, "levels": seen["levels"]}}
 
 
 def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:

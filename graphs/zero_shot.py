@@ -52,7 +52,7 @@ def localise(features: VisualFeatures, rgb: NDArray[Any], picture: dict[str, Any
             "patch_scores": put(seen.patch_scores),
             "regions": regions,
             "peak_px": views.peak_of(seen.anomaly_map),
-            "pixel_threshold": levels.threshold,
+            "levels": {"median": levels.median, "threshold": levels.threshold},
             "zero_shot": {
                 "global_score": seen.global_score,
                 "map_peak": float(seen.anomaly_map.max()),

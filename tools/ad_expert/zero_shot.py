@@ -79,10 +79,12 @@ class StandOut:
     """Levels of a map relative to the picture itself, for pictures that nothing else can be compared with.
 
     Attributes:
+        median: of the smoothed patches.
         threshold: areas above it stand out of this picture.
         peak: what an area smaller than a patch must reach.
     """
 
+    median: float
     threshold: float
     peak: float
 
@@ -249,7 +251,7 @@ def stand_out(patch_scores: NDArray[np.float32]) -> StandOut:
     median = float(np.median(smoothed))
     sigma = MAD_TO_SIGMA * float(np.median(np.abs(smoothed - median)))
     threshold = median + max(LEAST_RISE, STANDS_OUT_SIGMA * sigma)
-    return StandOut(threshold, max(threshold, median + REMARKABLE_SIGMA * sigma))
+    return StandOut(median, threshold, max(threshold, median + REMARKABLE_SIGMA * sigma))
 
 
 def describe_anchors(anchors: TextAnchors, config: ZeroShotConfig) -> dict[str, Any]:
