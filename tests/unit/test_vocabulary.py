@@ -47,9 +47,10 @@ VISA = {
     "similar colour spot,stuck together",
 }
 LOCO = {
-    "breakfast_box": "compartments_swapped missing_almonds missing_bananas missing_cereals missing_cereals_and_toppings "
-    "missing_toppings nectarine_1_tangerine_1 nectarines_0_tangerines_4 nectarines_2_tangerine_1 overflow underflow "
-    "wrong_ratio box_damaged contamination fruit_damaged mixed_cereals toppings_crushed",
+    "breakfast_box": "compartments_swapped missing_almonds missing_bananas missing_cereals "
+    "missing_cereals_and_toppings missing_toppings nectarine_1_tangerine_1 nectarines_0_tangerines_4 "
+    "nectarines_2_tangerine_1 overflow underflow wrong_ratio box_damaged contamination fruit_damaged mixed_cereals "
+    "toppings_crushed",
     "juice_bottle": "empty_bottle misplaced_fruit_icon misplaced_label_bottom misplaced_label_top missing_bottom_label "
     "missing_fruit_icon missing_top_label swapped_labels wrong_fill_level_not_enough wrong_fill_level_too_much "
     "wrong_juice_type contamination damaged_label incomplete_fruit_icon juice_color label_text_incomplete "
