@@ -252,7 +252,9 @@ sys.stderr.write("\\nMODULES " + json.dumps([n for n in found if not n.startswit
 """
 _PEAK = """
 import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+if b"Traceback" in done.stderr:
+    sys.exit(done.stderr.decode(errors="replace").strip()[-200:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 _IMPORT = """
@@ -289,7 +291,7 @@ def _cold(product: ProductData, home: Path, tell: Progress) -> ColdResult:
         help_s=middle["help"],
         typer_rich_s=middle["typer"],
         help_imports=tuple(name for name in HEAVY if name in loaded),
-        peak_mb=_peak_mb(commands["inspect"]),
+        peak_mb=peak_mb(commands["inspect"]),
     )
 
 
@@ -315,11 +317,20 @@ def _timed(command: Sequence[str]) -> float:
     return seconds
 
 
-def _peak_mb(command: Sequence[str]) -> float:
-    """Largest resident memory of a new process; asked of a small process between, since a fork inherits the figure."""
+def peak_mb(command: Sequence[str]) -> float:
+    """Largest resident memory of a new Python process, MB; asked of a small process between, as a fork inherits it.
+
+    Args:
+        command: arguments of the interpreter.
+
+    Raises:
+        BackendError: the process failed.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", _PEAK, sys.executable, *command], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PEAK, sys.executable, *command], capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        raise BackendError(f"{' '.join(command[:3])} failed: {done.stderr.strip()[-200:]}")
     return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
 
 

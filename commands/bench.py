@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .shared import make_console, numbers, status
+from .shared import ProfileOption, make_console, numbers, settings, status
 
 app = typer.Typer(help="Measure Flawscope on labelled data.", no_args_is_help=True)
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with one MVTec-style tree per product.")]
+
+
+class Peer(StrEnum):
+    """Other projects that ``bench fewshot`` can run beside Flawscope."""
+
+    ANOMALIB = "anomalib"
 
 
 def _bench(module: str, *args: Any, **kwargs: Any) -> None:
@@ -29,9 +36,12 @@ def bench_fewshot(
     data: DataOption,
     shots: Annotated[str, typer.Option("--shots", help="Numbers of references, comma-separated.")] = "1,4,16",
     draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of references.")] = 3,
+    peer: Annotated[
+        Peer | None, typer.Option("--peer", help="Compare with this project's own code, with times and memory.")
+    ] = None,
 ) -> None:
     """Detection and localisation from few good references, beside a plain nearest-neighbour baseline."""
-    _bench("fewshot", data, numbers(shots), draws=draws)
+    _bench("fewshot" if peer is None else "peers", data, numbers(shots), draws=draws)
 
 
 @app.command("decisions")
@@ -58,3 +68,31 @@ def bench_retrieval(data: DataOption) -> None:
 def bench_speed(data: DataOption) -> None:
     """What an inspection costs beside the backbone's own forward pass."""
     _bench("speed", data)
+
+
+@app.command("zsad")
+def bench_zsad(
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data set, in any layout of docs/benchmarks.md.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Its name or layout; recognised if not given.")
+    ] = None,
+    profile: ProfileOption = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Feature extractor with a text tower.")] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Checkpoint of the backbone.")] = None,
+    train_on: Annotated[
+        list[str] | None, typer.Option("--train-on", help="Data set that the weights were trained on; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Pictures per class at most.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep scores here; a run there goes on.")] = None,
+) -> None:
+    """Detection without references, per class and beside published figures; goes on after an interruption."""
+    from ..agent.terminal import ProgressBar
+    from ..benchmarks.zsad import configured_setup, render, run_zsad
+
+    errors = make_console(stderr=True)
+    with status(errors, hidden=False) as say:
+        say("loading the weights")
+        setup = configured_setup(settings(profile=profile, backbone=backbone, clip_weights=weights))
+    with ProgressBar(errors) as progress:
+        result = run_zsad(data, setup, dataset, train_on or (), limit, out, progress)
+    make_console(width=120).print(render(result))

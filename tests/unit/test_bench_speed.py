@@ -100,9 +100,11 @@ def test_a_folder_without_the_products_is_refused(tmp_path: Path) -> None:
 
 def test_a_process_is_timed_with_its_memory_and_a_failed_one_is_named() -> None:
     assert speed._timed(["-c", "import sys; sys.exit(3)"]) > 0
-    assert 60 < speed._peak_mb(["-c", "b = bytes([1]) * 60_000_000"]) < 200  # of that process, not of this larger one
+    assert 60 < speed.peak_mb(["-c", "b = bytes([1]) * 60_000_000"]) < 200  # of that process, not of this larger one
     with pytest.raises(BackendError, match="exit code 5"):
         speed._timed(["-c", "import sys; sys.exit(5)"])
+    with pytest.raises(BackendError, match="KeyError"):
+        speed.peak_mb(["-c", "{}['nothing']"])
 
 
 def test_imports_of_a_command_are_listed() -> None:
