@@ -71,11 +71,13 @@ class InspectionDeps:
     @cached_property
     def zero_shot(self) -> ZeroShotExpert | None:
         """The expert for pictures without references; None for a backbone without a text tower."""
+        from ..tools.ad_expert.anchor_source import configured_type_prompts
         from ..tools.ad_expert.zero_shot import ZeroShotConfig, ZeroShotExpert
 
         if self.anchors is None:
             return None
-        return ZeroShotExpert(self.backbone, self.anchors, ZeroShotConfig(self.settings.loc_mode))
+        type_prompts = configured_type_prompts(self.backbone, self.home)
+        return ZeroShotExpert(self.backbone, self.anchors, ZeroShotConfig(self.settings.loc_mode), type_prompts)
 
     @cached_property
     def reasoner(self) -> Reasoner:

@@ -152,7 +152,10 @@ class InspectionNodes:
         if not scores:
             return {"decision": {}, "defect_type": None}
         if product is None:
-            return zero_shot.judge(state)
+            judged = zero_shot.judge(state)
+            if (named := zero_shot.shortlist(state)) is not None:
+                self._add_type(state, named, None, judged)
+            return judged
         decision = product.calibration.decide(scores, self.deps.loaded.false_alarm_of(product.false_alarm))
         facts = {
             "score": decision.score,
@@ -179,12 +182,15 @@ class InspectionNodes:
     def _name_type(self, state: InspectionState, product: ProductModel, update: Update) -> None:
         scores = self.deps.artifacts.get(state["expert"]["patch_scores"])
         kind = product.name_type(self._features(state), scores)
-        if kind is None:
-            return
+        if kind is not None:
+            self._add_type(state, kind, product.name, update)
+
+    def _add_type(self, state: InspectionState, kind: dict[str, Any], product: str | None, update: Update) -> None:
+        """The type comparison, and the pages about the type that it names."""
         update["defect_type"] = kind
         update["evidence"] = {**update["evidence"], **ev.type_evidence(kind)}
         known = state.get("documents", {})
-        pages = self.deps.knowledge.documents_about(kind["name"], product.name) if kind["name"] != "unknown" else ()
+        pages = self.deps.knowledge.documents_about(kind["name"], product) if kind["name"] != "unknown" else ()
         have = {document["doc_id"] for document in known.values()}
         fresh = [(page, None) for page in pages[:2] if page.doc_id not in have]
         documents = ev.document_records(fresh, first=len(known) + 1)

@@ -132,7 +132,7 @@ def _words(state: InspectionState, product: ProductModel | None) -> dict[str, An
     seen = state.get("expert", {})
     if "zero_shot" not in seen:
         return {}
-    words = {key: seen["zero_shot"][key] for key in ("prompts_sha256", "anchors", "loc_mode")}
+    words = {key: seen["zero_shot"][key] for key in ("prompts_sha256", "anchors", "loc_mode", "types_sha256")}
     return {"text": {**words, "levels": seen["levels"]}}
 
 

@@ -6,7 +6,10 @@ What they are good for is told: where the picture stands out of itself, and by h
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..tools import views
 from ..tools.ad_expert.regions import find_regions
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..agent.inspector import InspectionDeps
+    from ..tools.ad_expert.type_centroids import TypeMatch
     from ..tools.backbones import VisualFeatures
     from .state import InspectionState
 
@@ -56,12 +60,38 @@ def localise(features: VisualFeatures, rgb: NDArray[Any], picture: dict[str, Any
             "zero_shot": {
                 "global_score": seen.global_score,
                 "map_peak": float(seen.anomaly_map.max()),
-                **describe_anchors(expert.anchors, expert.config),
+                "types": _shares(seen.types) if regions else [],
+                **expert.describe(),
+                **describe_anchors(seen.anchors, expert.config),
             },
         },
         "scores": {"whole": seen.image_score},
         "evidence": ev.region_evidence(regions, calibrated=False),
         "note": f"words alone, score {seen.image_score:.4g}, {len(regions)} regions",
+    }
+
+
+def _shares(types: TypeMatch | None) -> list[list[Any]]:
+    return [] if types is None else [list(pair) for pair in zip(types.names, types.shares, strict=True)]
+
+
+def shortlist(state: InspectionState) -> dict[str, Any] | None:
+    """The defect types that the words of the second look name, with what is left over as one further kind.
+
+    Returns:
+        As ``ProductModel.name_type``; None when nothing stands out or no type is likely.
+    """
+    named = state["expert"]["zero_shot"]["types"]
+    if not named:
+        return None
+    shares = np.array([*(share for _, share in named), max(0.0, 1.0 - sum(share for _, share in named))])
+    positive = shares[shares > 0]
+    return {
+        "name": named[0][0],
+        "posterior": named[0][1],
+        "candidates": [{"name": name, "posterior": share} for name, share in named],
+        "entropy": min(1.0, max(0.0, float(-(positive * np.log(positive)).sum() / math.log(len(shares))))),
+        "source": "names and examples of defect types",
     }
 
 

@@ -111,12 +111,15 @@ def name_defect_type(inspector: Inspector, image: Image, product: Product = None
     Raises:
         FlawscopeError: the picture, the product or the weights cannot be used.
     """
-    _, state = _look(inspector, image, product, ("encode", "localise", "classify"))
+    _, state = _look(inspector, image, product, ("encode", "localise", "classify"), by_words=True)
     reason = ""
     if state["defect_type"] is None:
         known = inspector.deps.product(product)
-        has_examples = known is not None and known.types is not None
-        reason = "nothing on the part is suspicious" if has_examples else "the product has no examples of defect types"
+        if known is None:
+            reason = "without references and without types built (flawscope kb types build), or nothing stands out"
+        else:
+            suspicious = "nothing on the part is suspicious"
+            reason = suspicious if known.types is not None else "the product has no examples of defect types"
     return {"defect_type": state["defect_type"], "reason": reason}
 
 

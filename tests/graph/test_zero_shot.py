@@ -20,7 +20,14 @@ from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.session import inspect_all
 from flawscope.agent.settings import LoadedSettings
 from flawscope.tools import calls
+from flawscope.tools.ad_expert.anchor_source import TypePrompts
+from flawscope.tools.ad_expert.prompt_ensemble import ensemble_anchors
+from flawscope.tools.ad_expert.text_guidance import align
+from flawscope.tools.ad_expert.type_centroids import TypeCentroids, defect_key
+from flawscope.tools.ad_expert.type_store import save_centroids
+from flawscope.tools.ad_expert.zero_shot import ZeroShotExpert
 from flawscope.tools.backbones import BACKBONES
+from flawscope.tools.defect_features import defect_weights
 from flawscope.tools.enrolment import fit_product
 from flawscope.tools.product_model import ProductModel
 from flawscope.tools.products import enroll_product, load_product
@@ -31,14 +38,21 @@ def _words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "colour-words", lambda loaded: ColourWords())
 
 
+@pytest.fixture(scope="module")
+def shared(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> LoadedSettings:
+    """A home for tests that only inspect: its knowledge base is built once."""
+    return plant.loaded(home=tmp_path_factory.mktemp("words"), backbone="colour-words")
+
+
 @pytest.fixture
 def words(plant: Plant, tmp_path: Path) -> LoadedSettings:
+    """A home of the test's own."""
     return plant.loaded(home=tmp_path / "home", backbone="colour-words")
 
 
 @pytest.fixture
-def inspector(words: LoadedSettings) -> Iterator[Inspector]:
-    with Inspector(words) as inspector:
+def inspector(shared: LoadedSettings) -> Iterator[Inspector]:
+    with Inspector(shared) as inspector:
         yield inspector
 
 
@@ -83,10 +97,10 @@ def test_the_report_names_weights_prompts_and_mode(inspector: Inspector, plant: 
     assert provenance["text"]["anchors"] == ["generic"]
 
 
-def test_the_mode_is_a_setting(plant: Plant, tmp_path: Path) -> None:
+def test_the_mode_is_a_setting(plant: Plant, shared: LoadedSettings) -> None:
     scores = {}
     for mode in ("softmax", "paper"):
-        with Inspector(plant.loaded(home=tmp_path, backbone="colour-words", loc_mode=mode)) as inspector:
+        with Inspector(plant.loaded(home=shared.home.root, backbone="colour-words", loc_mode=mode)) as inspector:
             report = inspector.inspect(plant.square)
         assert report.provenance["text"]["loc_mode"] == mode
         scores[mode] = report.image_score
@@ -102,14 +116,14 @@ def test_a_good_picture_is_no_ok_either(inspector: Inspector, plant: Plant) -> N
 
 
 @pytest.mark.parametrize("verdict", ["OK", "NG"])
-def test_no_reasoner_can_decide_by_words_alone(verdict: str, words: LoadedSettings, plant: Plant) -> None:
+def test_no_reasoner_can_decide_by_words_alone(verdict: str, shared: LoadedSettings, plant: Plant) -> None:
     bundles: list[EvidenceBundle] = []
 
     def sure(evidence: EvidenceBundle) -> ReasonerReply:
         bundles.append(evidence)
         return reply(verdict, 0.0)
 
-    with Inspector(words) as inspector:
+    with Inspector(shared) as inspector:
         inspector.deps.__dict__["reasoner"] = FunctionReasoner(sure)
         report = inspector.inspect(plant.square)
     assert bundles[0].zero_shot
@@ -133,8 +147,8 @@ def test_the_prompts_are_embedded_once_for_all_inspectors(words: LoadedSettings,
             assert inspector.deps.backbone.embedded == embedded
 
 
-def test_the_overlay_shows_what_stands_out(words: LoadedSettings, plant: Plant, tmp_path: Path) -> None:
-    (report,) = inspect_all(words, [plant.square], None, [], tmp_path / "out", None, lambda step: None)
+def test_the_overlay_shows_what_stands_out(shared: LoadedSettings, plant: Plant, tmp_path: Path) -> None:
+    (report,) = inspect_all(shared, [plant.square], None, [], tmp_path / "out", None, lambda step: None)
     heat = np.asarray(Image.open(report.artifacts["heatmap"]))
     inside, outside = heat[90:150, 80:140], heat[300:, 300:]
     assert inside.max(axis=2).min() > 100
@@ -148,6 +162,58 @@ def test_an_agents_tool_locates_by_words(inspector: Inspector, plant: Plant) -> 
     assert (found["threshold"], found["probability"], found["basis"]) == (None, None, "uncalibrated")
     with pytest.raises(ProductError):
         calls.zoom(inspector, str(plant.square))
+
+
+# Types
+
+
+@pytest.fixture
+def typed(words: LoadedSettings, plant: Plant) -> LoadedSettings:
+    """A home where ``hole`` looks as the red square does, and ``scratch`` as nothing does."""
+    backbone = ColourWords()
+    features = backbone.encode_image(np.asarray(Image.open(plant.square))[None])
+    scores = ZeroShotExpert(backbone).localise(features, 480, 480).patch_scores
+    hole = defect_key(features, defect_weights(scores), joint=True)
+    vectors = np.stack([hole / np.linalg.norm(hole), np.eye(ColourWords.dim)[7]]).astype(np.float32)
+    centroids = TypeCentroids(("hole", "scratch"), np.array([9, 9]), vectors)
+    origin = {"weighting": "map", "refined": False, "sources": [], "left_out": []}
+    save_centroids(words.home, backbone, centroids, origin)
+    return words
+
+
+def test_types_built_before_name_the_defect_and_its_page(typed: LoadedSettings, plant: Plant) -> None:
+    with Inspector(typed) as inspector:
+        report = inspector.inspect(plant.square)
+        found = calls.name_defect_type(inspector, str(plant.square))
+    assert report.verdict is Verdict.REVIEW
+    assert report.defect_type is not None
+    assert report.defect_type.name == found["defect_type"]["name"] == "hole"
+    assert report.defect_type.posterior is not None
+    assert report.defect_type.posterior > 0.9
+    assert report.provenance["text"]["anchors"] == ["hole"]
+    assert len(report.provenance["text"]["types_sha256"]) == 64
+    assert any(item.source == "general.hole" for item in report.evidence if item.kind == "document")
+    assert report.provenance["problems"] == []
+
+
+def test_without_types_the_words_name_none(inspector: Inspector, plant: Plant) -> None:
+    report = inspector.inspect(plant.square)
+    assert report.defect_type is not None
+    assert (report.defect_type.name, report.defect_type.posterior) == ("unknown", None)
+    assert report.provenance["text"]["types_sha256"] is None
+    assert "kb types build" in calls.name_defect_type(inspector, str(plant.square))["reason"]
+
+
+def test_no_likely_type_is_the_generic_ensemble_to_the_bit(words: LoadedSettings, plant: Plant) -> None:
+    backbone = ColourWords()
+    rgb = np.asarray(Image.open(plant.square))
+    plain = ZeroShotExpert(backbone).score(rgb)
+    vectors = np.eye(ColourWords.dim, dtype=np.float32)[[5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]]
+    nowhere = TypeCentroids(tuple("abcdefghijk"), np.full(11, 9), vectors)  # eleven equal shares, each below a tenth
+    prompts = TypePrompts(nowhere, words.home.anchors, "0" * 64)
+    score, anomaly_map = ZeroShotExpert(backbone, type_prompts=prompts).score(rgb)
+    assert score == plain[0]
+    assert (anomaly_map == plain[1]).all()
 
 
 # Words beside references
@@ -166,8 +232,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def fitted(pictures: dict[str, Any]) -> ProductModel:
     backbone = ColourWords()
-    from flawscope.tools.ad_expert.prompt_ensemble import ensemble_anchors
-
     return fit_product("plate", [str(p) for p in pictures["good"]], backbone, anchors=ensemble_anchors(backbone))
 
 
@@ -180,8 +244,6 @@ def test_words_become_a_calibrated_view(fitted: ProductModel) -> None:
 
 def test_text_scores_of_good_patches_are_brought_to_their_distances(fitted: ProductModel) -> None:
     assert fitted.text is not None
-    from flawscope.tools.ad_expert.text_guidance import align
-
     rng = np.random.default_rng(0)
     distances = [rng.uniform(0.1, 0.5, (20, 20)).astype(np.float32) for _ in range(3)]
     scores = [(0.2 + 0.5 * grid).astype(np.float32) for grid in distances]
@@ -191,8 +253,6 @@ def test_text_scores_of_good_patches_are_brought_to_their_distances(fitted: Prod
 
 
 def test_even_words_are_not_amplified() -> None:
-    from flawscope.tools.ad_expert.text_guidance import align
-
     distances = [np.linspace(0.1, 0.3, 100, dtype=np.float32).reshape(10, 10)]
     _, gain = align(distances, [np.full((10, 10), 0.4, np.float32)])
     assert gain == pytest.approx(0.098 / 0.02, rel=1e-3)
@@ -246,8 +306,6 @@ def test_damaged_words_are_refused(
     damage: Any, words: LoadedSettings, pictures: dict[str, Any], tmp_path: Path
 ) -> None:
     backbone = ColourWords()
-    from flawscope.tools.ad_expert.prompt_ensemble import ensemble_anchors
-
     enroll_product(tmp_path, "plate", pictures["good"][:2], backbone, anchors=ensemble_anchors(backbone))
     manifest = tmp_path / "plate" / "product.json"
     content = json.loads(manifest.read_text())
@@ -265,8 +323,8 @@ def test_another_canvas_is_another_product(pictures: dict[str, Any], tmp_path: P
         load_product(tmp_path, "plate", canvas)
 
 
-def test_a_single_reference_leaves_words_out(pictures: dict[str, Any], words: LoadedSettings) -> None:
-    with Inspector(words, references=[pictures["good"][0]]) as inspector:
+def test_a_single_reference_leaves_words_out(pictures: dict[str, Any], shared: LoadedSettings) -> None:
+    with Inspector(shared, references=[pictures["good"][0]]) as inspector:
         report = inspector.inspect(pictures["red"])
         assert inspector.deps.ad_hoc.text is None
     assert report.verdict is Verdict.REVIEW

@@ -1,15 +1,54 @@
-"""Which text anchors an inspection uses, by its settings."""
+"""Which words an inspection compares pictures with, by what is configured and what was built."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
 from ...agent.home import Home
-from ..backbones import Backbone
+from ..backbones import Backbone, VisualFeatures
 from .prompt_ensemble import ensemble_anchors
 from .text_anchors import TextAnchors
 
+if TYPE_CHECKING:
+    from .type_centroids import TypeCentroids, TypeMatch
+
+
+@dataclass(frozen=True)
+class TypePrompts:
+    """Words for the likely defect types of a picture.
+
+    Attributes:
+        centroids: what a first look is matched with.
+        folder: where embedded prompts are kept.
+        sha256: of the centroids.
+    """
+
+    centroids: TypeCentroids
+    folder: Path
+    sha256: str
+
+    def choose(
+        self, backbone: Backbone, features: VisualFeatures, patch_scores: NDArray[np.float32]
+    ) -> tuple[TextAnchors, TypeMatch]:
+        """Anchors for a second look at the first picture of a batch, and the types that they name (perhaps none).
+
+        Args:
+            backbone: the one that the centroids were made with.
+            features: of the first look.
+            patch_scores: float32 (h, w), of the first look.
+        """
+        from .type_prompts import anchors_of_picture
+
+        return anchors_of_picture(backbone, self.centroids, features, patch_scores, folder=self.folder)
+
 
 def configured_anchors(backbone: Backbone, home: Home) -> TextAnchors | None:
-    """The anchors for a backbone: the generic prompt ensemble, kept in the home between runs.
+    """The anchors of the first look: the generic prompt ensemble, kept in the home between runs.
 
     Returns:
         None for a backbone without a text tower.
@@ -18,3 +57,18 @@ def configured_anchors(backbone: Backbone, home: Home) -> TextAnchors | None:
         StorageError: the anchors cannot be kept.
     """
     return ensemble_anchors(backbone, folder=home.anchors) if backbone.has_text else None
+
+
+def configured_type_prompts(backbone: Backbone, home: Home) -> TypePrompts | None:
+    """The type-level prompts, where ``flawscope kb types build`` made centroids for this backbone.
+
+    Returns:
+        None without centroids: every picture is then compared with the generic anchors alone.
+
+    Raises:
+        KnowledgeError: the centroids are damaged.
+    """
+    from .type_store import load_centroids
+
+    stored = load_centroids(home, backbone)
+    return None if stored is None else TypePrompts(stored.centroids, home.anchors, str(stored.card["sha256"]))

@@ -13,9 +13,9 @@ one half is where the words balance, not where good parts end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 from .calibration import MAD_TO_SIGMA
 from .prompt_ensemble import ensemble_anchors
 from .text_anchors import TextAnchors
+
+if TYPE_CHECKING:
+    from .anchor_source import TypePrompts
+    from .type_centroids import TypeMatch
 
 LocMode = Literal["softmax", "paper"]
 SMOOTHING_SHARE = 4.0 / 518.0
@@ -66,12 +70,16 @@ class ZeroShotLook:
         image_score: half the whole picture's score, half the mean of the map's highest values; in [0, 1].
         patch_scores: float32 (h, w) on the patch grid, before smoothing.
         global_score: what the picture's global feature alone says, in [0, 1].
+        anchors: the words that were compared with.
+        types: the defect types that they name; None when they name none.
     """
 
     anomaly_map: NDArray[np.float32]
     image_score: float
     patch_scores: NDArray[np.float32]
     global_score: float
+    anchors: TextAnchors
+    types: TypeMatch | None = None
 
 
 @dataclass(frozen=True)
@@ -96,18 +104,24 @@ class ZeroShotExpert:
         backbone: one whose patch tokens lie in the joint space of its text tower.
         anchors: what patches are compared with; the generic prompt ensemble when None, embedded on first use.
         config: how cosines become scores.
+        type_prompts: chooses words for the likely types after a first look; None compares with ``anchors`` alone.
 
     Raises:
         BackendError: the backbone has no text tower.
     """
 
     def __init__(
-        self, backbone: Backbone, anchors: TextAnchors | None = None, config: ZeroShotConfig | None = None
+        self,
+        backbone: Backbone,
+        anchors: TextAnchors | None = None,
+        config: ZeroShotConfig | None = None,
+        type_prompts: TypePrompts | None = None,
     ) -> None:
         if not backbone.has_text:
             raise BackendError(f"the backbone {backbone.name} has no text tower.", hint="Use the profile paper.")
         self.backbone = backbone
         self.config = config or ZeroShotConfig()
+        self.type_prompts = type_prompts
         self._anchors = anchors
 
     @property
@@ -137,7 +151,17 @@ class ZeroShotExpert:
             height: of the picture whose pixels the map shall have.
             width: likewise.
         """
+        if self.type_prompts is not None:
+            first = patch_scores_of(features, self.anchors, self.config)[0]
+            anchors, types = self.type_prompts.choose(self.backbone, features, first)
+            if types.names:
+                return replace(look(features, anchors, self.config, height, width), types=types)
         return look(features, self.anchors, self.config, height, width)
+
+    def describe(self) -> dict[str, Any]:
+        """What its scores depend on beside the backbone, as JSON values."""
+        types_sha256 = self.type_prompts.sha256 if self.type_prompts else None
+        return {**describe_anchors(self.anchors, self.config), "types_sha256": types_sha256}
 
 
 def look(
@@ -148,7 +172,8 @@ def look(
     anomaly_map = smooth_map(patch_scores, height, width)
     global_score = float(scores_of(features.global_features[:1], anchors, config)[0])
     local_score = top_fraction_mean(anomaly_map, config.top_fraction)
-    return ZeroShotLook(anomaly_map, 0.5 * global_score + 0.5 * local_score, patch_scores, global_score)
+    image_score = 0.5 * global_score + 0.5 * local_score
+    return ZeroShotLook(anomaly_map, image_score, patch_scores, global_score, anchors)
 
 
 def patch_scores_of(features: VisualFeatures, anchors: TextAnchors, config: ZeroShotConfig) -> NDArray[np.float32]:
