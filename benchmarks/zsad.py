@@ -1,0 +1,325 @@
+"""Zero-shot detection: how well defects are found in products that were never shown, beside what others published.
+
+Every test picture is scored once; its score and the counts behind the pixel metrics are kept at once, so that a run may
+be killed at any moment and goes on where it stopped. The tables are made from what is kept and from nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.errors import BackendError, ConfigError, InputError
+from ..agent.home import write_json_atomically
+from ..agent.settings import LoadedSettings
+from ..tools.imaging import load_image
+from .datasets import DATASETS, IMAGE, PIXEL, Dataset, LabelledPicture, ProductData, load_mask, open_dataset
+from .datasets.registry import canonical_name
+from .detection_metrics import image_auroc, image_average_precision, image_f1_max
+from .pixel_curve import PixelCurve
+from .published import METRICS
+from .zsad_runs import RunFolder, open_run
+from .zsad_tables import render
+
+__all__ = ["ZeroShotScorer", "ZeroShotSetup", "configured_setup", "render", "run_zsad", "select", "trained_on"]
+
+FPR_LIMIT = 0.3
+Progress = Callable[[str, int, int], None]
+
+
+class ZeroShotScorer(Protocol):
+    """Judges a picture without having seen its product."""
+
+    def score(self, rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
+        """Judge a picture.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+
+        Returns:
+            The image_score and the anomaly_map, float32 (H, W); both larger where more anomalous.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ZeroShotSetup:
+    """A scorer and what its scores depend on.
+
+    Attributes:
+        scorer: judges pictures.
+        identity: weights, prompts and settings, as JSON values; a run goes on only with the same.
+        trained_on: data sets that its checkpoint names as training data.
+    """
+
+    scorer: ZeroShotScorer
+    identity: Mapping[str, Any]
+    trained_on: tuple[str, ...] = field(default=())
+
+
+def configured_setup(loaded: LoadedSettings) -> ZeroShotSetup:
+    """The scorer that the settings describe.
+
+    Raises:
+        BackendError: the backbone has no text tower.
+        WeightsError: its weights are missing or damaged.
+        MissingExtraError: it needs an optional dependency.
+    """
+    from ..agent.inspector import InspectionDeps
+    from ..tools.ad_expert.zero_shot import describe_anchors
+
+    expert = (deps := InspectionDeps(loaded)).zero_shot
+    if expert is None:
+        raise BackendError(
+            f"the backbone {deps.backbone.name} has no text tower, so it cannot inspect without references.",
+            hint="Give --profile paper, or --backbone clip.",
+        )
+    identity = {
+        "backbone": deps.backbone.name,
+        "weights_sha256": deps.backbone.weights_sha256,
+        "image_size_px": deps.backbone.image_size_px,
+        **describe_anchors(expert.anchors, expert.config),
+    }
+    weights = loaded.settings.clip_weights
+    return ZeroShotSetup(expert, identity, trained_on(weights) if weights else ())
+
+
+def trained_on(weights: Path) -> tuple[str, ...]:
+    """Data sets that a checkpoint's model card names under ``trained_on``.
+
+    The card is JSON: ``model_card`` in the metadata of a safetensors file, else ``NAME.json`` beside the file, or
+    ``model_card.json`` in the folder.
+
+    Returns:
+        Short names where they are known; empty without a card or without the entry.
+
+    Raises:
+        ConfigError: there is a card that cannot be read.
+    """
+    card = _safetensors_card(weights) if weights.suffix == ".safetensors" and weights.is_file() else None
+    path = weights / "model_card.json" if weights.is_dir() else weights.with_suffix(".json")
+    if card is None and path.is_file():
+        card = path.read_text(encoding="utf-8")
+    if card is None:
+        return ()
+    try:
+        names = json.loads(card).get("trained_on", [])
+        if not isinstance(names, list):
+            raise TypeError("trained_on is no list")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"the model card of {weights} cannot be read: {error}.") from error
+    return tuple(canonical_name(str(name)) for name in names)
+
+
+def _safetensors_card(path: Path) -> str | None:
+    """The header is a length of 8 bytes and JSON; reading it needs no library and loads no tensor."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        try:
+            header = json.loads(file.read(min(size, 100_000_000)))
+        except ValueError:
+            return None  # whoever loads the weights says what is wrong with them
+    card = header.get("__metadata__", {}).get("model_card") if isinstance(header, dict) else None
+    return str(card) if card is not None else None
+
+
+def select(tests: Sequence[LabelledPicture], limit: int | None) -> list[LabelledPicture]:
+    """At most ``limit`` pictures, good and defective in their proportion, evenly over each; one of both at least."""
+    if limit is None or limit >= len(tests):
+        return list(tests)
+    good = [picture for picture in tests if not picture.is_defective]
+    bad = [picture for picture in tests if picture.is_defective]
+    n_bad = round(limit * len(bad) / len(tests))
+    if good and bad and limit > 1:
+        n_bad = min(max(n_bad, 1), limit - 1)
+    chosen = []
+    for group, count in ((good, limit - n_bad), (bad, n_bad)):
+        chosen += [group[i] for i in np.linspace(0, len(group) - 1, count).round().astype(int)] if count else []
+    return chosen
+
+
+def run_zsad(
+    data: Path,
+    setup: ZeroShotSetup,
+    dataset: str | None = None,
+    train_on: Sequence[str] = (),
+    limit: int | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score the test pictures of a data set.
+
+    Args:
+        data: its folder, in any known layout.
+        setup: the scorer.
+        dataset: its name or layout, where the folder does not tell.
+        train_on: data sets that the scorer was trained on, where its model card does not tell.
+        limit: pictures per class at most; figures from a part are marked as such.
+        out: folder for the scores; a run there is taken up again. None keeps nothing.
+        progress: told what, how many are done, of how many.
+
+    Returns:
+        Plain data: ``protocol`` (``dataset``, ``layout``, ``classes``, ``trained_on``, ``limit``, ``scorer``, ...),
+        ``products`` (per class ``product``, ``good``, ``defective``, ``unmasked`` and the metrics, in [0, 1] or None),
+        ``mean`` over classes and ``seconds`` an image.
+
+    Raises:
+        ConfigError: the scorer was trained on this set, statements about its training contradict each other, or ``out``
+            holds another run.
+        InputError: the data cannot be used, or a picture cannot be read.
+        BackendError: the scorer returned something that is no score.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"a limit of {limit} pictures per class leaves nothing.")
+    found = open_dataset(data, dataset)
+    if not found.metrics:
+        raise InputError(f"{data} has nothing to measure: neither good and defective test pictures nor masks.")
+    training = _training(setup.trained_on, [canonical_name(name) for name in train_on], found.name)
+    selected = [(product, select(product.tests, limit)) for product in found.products if product.tests]
+    identity = {
+        "data": str(found.root.resolve()),
+        "dataset": found.name,
+        "layout": found.layout,
+        "trained_on": training,
+        "scorer": dict(setup.identity),
+    }
+    with _folder(out) as folder, open_run(folder, identity) as run:
+        _score_all(found, [p for product in selected for p in product[1]], run, setup.scorer, progress)
+        rows = [_product_row(found, product, tests, run) for product, tests in selected]
+        seconds = [run.records[_key(found, p)]["seconds"] for _, tests in selected for p in tests]
+        result = {
+            "protocol": _protocol(found, rows, limit, identity),
+            "products": rows,
+            "mean": {metric: _mean([row[metric] for row in rows]) for metric in METRICS},
+            "seconds": float(np.median(seconds)),
+        }
+        write_json_atomically(run.root / "result.json", result)
+    return result
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="flawscope-zsad-") as folder:
+        yield Path(folder)
+
+
+def _training(card: Sequence[str], stated: Sequence[str], tested: str | None) -> list[str]:
+    """What the scorer was trained on, or a refusal."""
+    if card and stated and set(card) != set(stated):
+        raise ConfigError(
+            f"the model card says trained on {', '.join(sorted(card))}, not on {', '.join(sorted(stated))}.",
+            hint="Leave --train-on out: the card is what counts.",
+        )
+    training = sorted(set(card) | set(stated))
+    if tested in training:
+        raise ConfigError(
+            f"the scorer was trained on {DATASETS[str(tested)].title}: its figures there would not be zero-shot.",
+            hint="Test on another data set, or take weights that were trained on another.",
+        )
+    return training
+
+
+def _score_all(
+    dataset: Dataset,
+    pictures: Sequence[LabelledPicture],
+    run: RunFolder,
+    scorer: ZeroShotScorer,
+    progress: Progress | None,
+) -> None:
+    tell = progress or (lambda what, done, total: None)
+    for number, picture in enumerate(pictures):
+        pixels = PIXEL in dataset.metrics and picture.has_mask
+        if not run.has(_key(dataset, picture), pixels):
+            _score_one(dataset, picture, pixels, run, scorer)
+        tell("pictures", number + 1, len(pictures))
+
+
+def _score_one(
+    dataset: Dataset, picture: LabelledPicture, pixels: bool, run: RunFolder, scorer: ZeroShotScorer
+) -> None:
+    loaded = load_image(picture.path)
+    began = time.perf_counter()
+    image_score, anomaly_map = scorer.score(loaded.rgb)
+    seconds = time.perf_counter() - began
+    height, width = loaded.rgb.shape[:2]
+    if anomaly_map.shape != (height, width) or not np.isfinite(anomaly_map).all() or not np.isfinite(image_score):
+        raise BackendError(f"the scorer returned no finite score and map of {height} x {width} for {picture.path}.")
+    curve = None
+    if pixels and (mask := load_mask(picture, height, width)) is not None:
+        curve = PixelCurve()
+        curve.update(anomaly_map, mask)
+    record = {
+        "picture": _key(dataset, picture),
+        "sha256": loaded.sha256,
+        "defect_type": picture.defect_type,
+        "image_score": float(image_score),
+        "map_max": float(anomaly_map.max()),
+        "seconds": seconds,
+    }
+    run.add(record, curve)
+
+
+def _key(dataset: Dataset, picture: LabelledPicture) -> str:
+    return picture.path.relative_to(dataset.root).as_posix()
+
+
+def _product_row(
+    dataset: Dataset, product: ProductData, tests: Sequence[LabelledPicture], run: RunFolder
+) -> dict[str, Any]:
+    labels = np.array([picture.is_defective for picture in tests])
+    row: dict[str, Any] = {
+        "product": product.name,
+        "good": int((~labels).sum()),
+        "defective": int(labels.sum()),
+        "unmasked": sum(not picture.has_mask for picture in tests) if PIXEL in dataset.metrics else 0,
+        **dict.fromkeys(METRICS),
+    }
+    if IMAGE in dataset.metrics:
+        scores = [run.records[_key(dataset, picture)]["image_score"] for picture in tests]
+        best = image_f1_max(scores, labels)
+        row["image_auroc"] = image_auroc(scores, labels)
+        row["image_ap"] = image_average_precision(scores, labels)
+        row["image_f1_max"] = best[0] if best else None
+    if PIXEL in dataset.metrics:
+        curve = PixelCurve()
+        for picture in tests:
+            if picture.has_mask:
+                curve.merge(run.curve(_key(dataset, picture)))
+        row["pixel_auroc"], row["aupro"] = curve.auroc(), curve.aupro(FPR_LIMIT)
+        row["pixel_ap"], row["pixel_f1_max"] = curve.average_precision(), curve.f1_max()
+    return row
+
+
+def _protocol(
+    dataset: Dataset, rows: Sequence[Mapping[str, Any]], limit: int | None, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = DATASETS[dataset.name] if dataset.name else None
+    return {
+        **identity,
+        "title": known.title if known else dataset.root.resolve().name,
+        "metrics": sorted(dataset.metrics),
+        "classes": len(rows),
+        "classes_of_set": len(known.products) if known and len(known.products) > 2 else None,
+        "limit": limit,
+        "fpr_limit": FPR_LIMIT,
+        "mean": "unweighted over classes",
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
