@@ -70,6 +70,17 @@ def bench_speed(data: DataOption) -> None:
     _bench("speed", data)
 
 
+@app.command("robustness")
+def bench_robustness(
+    data: DataOption,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Good references per product.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Of directions, signs and noise.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Test pictures per product at most.")] = None,
+) -> None:
+    """Loss of detection and false alarms under changed light, focus, noise, pose and JPEG, at three grades each."""
+    _bench("robustness", data, shots, seed, limit=limit)
+
+
 @app.command("zsad")
 def bench_zsad(
     data: Annotated[Path, typer.Option("--data", help="Folder of the data set, in any layout of docs/benchmarks.md.")],
