@@ -26,6 +26,10 @@ COMMANDS = (
     "bench types",
     "bench retrieval",
     "bench speed",
+    "models",
+    "models list",
+    "models pull",
+    "models verify",
 )
 HEAD = """# The command line
 
