@@ -44,6 +44,7 @@ from .detection_metrics import image_auroc
 from .fewshot import MIN_GOOD_TESTS, draw_references
 from .pixel_curve import PixelCurve
 from .speed import peak_mb
+from .zsad import select
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -209,7 +210,7 @@ def run_peers(
         shots: numbers of references; those above the number available are left out.
         draws: random choices of references per number, those of ``bench fewshot``.
         products: only these.
-        limit: at most so many test pictures a product, good and defective ones alike, evenly chosen.
+        limit: at most so many test pictures a product, good and defective in their proportion.
         progress: told a line now and then.
         methods: what to compare, the first being Flawscope; the default and anomalib in both frames when not given.
 
@@ -275,14 +276,13 @@ def _run_draw(
         begun = time.perf_counter()
         method.enrol(references)
         figures[method.name] = {"enrol_s": time.perf_counter() - begun}
-    tests = evenly_chosen(product, limit)
+    tests = select(product.tests, limit)
     scores: dict[str, list[float]] = {method.name: [] for method in methods}
     seconds: dict[str, list[float]] = {method.name: [] for method in methods}
     curves = {method.name: PixelCurve() for method in methods}
-    for number, index in enumerate(tests):
+    for number, picture in enumerate(tests):
         if number % 20 == 0:
             tell(f"{product.name}: picture {number + 1} of {len(tests)}")
-        picture = product.tests[index]
         rgb = load_image(picture.path).rgb
         if number == 0:
             for method in methods:
@@ -296,7 +296,7 @@ def _run_draw(
             if mask is not None:
                 same_size = anomaly_map.shape == mask.shape
                 curves[method.name].update(anomaly_map if same_size else grid_to_pixels(anomaly_map, *mask.shape), mask)
-    labels = product.labels[tests]
+    labels = [picture.is_defective for picture in tests]
     for name, row in figures.items():
         row["image_s"] = statistics.median(seconds[name])
         measured = {"image_auroc": image_auroc(scores[name], labels)}
@@ -304,17 +304,6 @@ def _run_draw(
             measured |= {"pixel_auroc": curves[name].auroc(), "aupro": curves[name].aupro()}
         row |= {figure: value for figure, value in measured.items() if value is not None}
     return figures
-
-
-def evenly_chosen(product: ProductData, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` test pictures, half of them good where there are enough; all without a limit."""
-    labels = product.labels
-    if limit is None or limit >= len(labels):
-        return list(range(len(labels)))
-    good, defective = np.flatnonzero(~labels), np.flatnonzero(labels)
-    n_good = min(len(good), max(limit // 2, limit - len(defective)))
-    parts = ((good, n_good), (defective, limit - n_good))
-    return [int(part[i]) for part, n in parts for i in np.linspace(0, len(part) - 1, n).round().astype(int)]
 
 
 def _memory_command(data: Path, product: str, method: str, shots: int) -> list[str]:
@@ -332,8 +321,8 @@ def _once(data: Path, product_name: str, shots: int, method_name: str) -> None:
         method = AnomalibPatchcore(method_name, FRAMES_PX[method_name])
     available = len(product.references)
     method.enrol([product.references[i] for i in draw_references(available, min(shots, available), 0)])
-    for index in evenly_chosen(product, MEMORY_PICTURES):
-        method.judge(load_image(product.tests[index].path).rgb)
+    for picture in select(product.tests, MEMORY_PICTURES):
+        method.judge(load_image(picture.path).rgb)
 
 
 def render(result: dict[str, Any]) -> Group:

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from flawscope.agent.errors import ConfigError, MissingExtraError
 from flawscope.benchmarks import peers
-from flawscope.benchmarks.datasets import load_product
-from flawscope.benchmarks.peers import AnomalibPatchcore, Flawscope, compare, evenly_chosen, render, run_peers
+from flawscope.benchmarks.peers import AnomalibPatchcore, Flawscope, compare, render, run_peers
 
 
 class Redness:
@@ -62,15 +61,6 @@ def test_every_method_judges_the_same_pictures(data: Path) -> None:
     assert four["flawscope"]["image_auroc"] == [1.0]
     assert four["flawscope"]["pixel_auroc"][0] > 0.95
     assert min(*four["flawscope"]["enrol_s"], *four["flawscope"]["image_s"]) > 0
-
-
-def test_a_part_of_the_pictures_keeps_both_kinds(data: Path) -> None:
-    product = load_product(data / "plate")
-    assert evenly_chosen(product, None) == evenly_chosen(product, 99) == list(range(24))
-    few = evenly_chosen(product, 6)
-    assert (len(few), int(product.labels[few].sum())) == (6, 3)
-    most = evenly_chosen(product, 20)  # there are only four defective ones
-    assert (len(set(most)), int(product.labels[most].sum())) == (20, 4)
 
 
 def figures(auroc: float, enrol_s: float, image_s: float) -> dict[str, list[float]]:
