@@ -30,6 +30,10 @@ COMMANDS = (
     "models list",
     "models pull",
     "models verify",
+    "kb",
+    "kb types",
+    "kb types build",
+    "kb types show",
 )
 HEAD = """# The command line
 
