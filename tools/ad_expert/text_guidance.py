@@ -1,6 +1,6 @@
 """Words beside references: what a text-capable backbone adds to a product's memory bank.
 
-As in WinCLIP+ (Jeong et al., CVPR 2023, section 4.4) the two maps are averaged, and so are the two scores. Their units
+As in WinCLIP+ (Jeong et al., CVPR 2023) the two maps are averaged, and so are the two scores. Their units
 differ, so the text map is first brought to the memory map's scale: the references tell where the middle and the upper
 end of good patches lie on either. Words that vary much over good parts are thereby turned down. The image score of the
 words becomes a view of its own and is calibrated like any other.
