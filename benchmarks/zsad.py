@@ -6,132 +6,30 @@ be killed at any moment and goes on where it stopped. The tables are made from w
 
 from __future__ import annotations
 
-import json
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..agent.errors import BackendError, ConfigError, InputError
 from ..agent.home import write_json_atomically
-from ..agent.settings import LoadedSettings
 from ..tools.imaging import load_image
 from .datasets import DATASETS, IMAGE, PIXEL, Dataset, LabelledPicture, ProductData, load_mask, open_dataset
-from .datasets.registry import canonical_name
 from .detection_metrics import image_auroc, image_average_precision, image_f1_max
 from .pixel_curve import PixelCurve
 from .published import METRICS
 from .zsad_runs import RunFolder, open_run
+from .zsad_setup import ZeroShotScorer, ZeroShotSetup, checked_training, configured_setup
 from .zsad_tables import render
 
-__all__ = ["ZeroShotScorer", "ZeroShotSetup", "configured_setup", "render", "run_zsad", "select", "trained_on"]
+__all__ = ["ZeroShotScorer", "ZeroShotSetup", "configured_setup", "render", "run_zsad", "select"]
 
 FPR_LIMIT = 0.3
 Progress = Callable[[str, int, int], None]
-
-
-class ZeroShotScorer(Protocol):
-    """Judges a picture without having seen its product."""
-
-    def score(self, rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
-        """Judge a picture.
-
-        Args:
-            rgb: uint8 (H, W, 3).
-
-        Returns:
-            The image_score and the anomaly_map, float32 (H, W); both larger where more anomalous.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class ZeroShotSetup:
-    """A scorer and what its scores depend on.
-
-    Attributes:
-        scorer: judges pictures.
-        identity: weights, prompts and settings, as JSON values; a run goes on only with the same.
-        trained_on: data sets that its checkpoint names as training data.
-    """
-
-    scorer: ZeroShotScorer
-    identity: Mapping[str, Any]
-    trained_on: tuple[str, ...] = field(default=())
-
-
-def configured_setup(loaded: LoadedSettings) -> ZeroShotSetup:
-    """The scorer that the settings describe.
-
-    Raises:
-        BackendError: the backbone has no text tower.
-        WeightsError: its weights are missing or damaged.
-        MissingExtraError: it needs an optional dependency.
-    """
-    from ..agent.inspector import InspectionDeps
-    from ..tools.ad_expert.zero_shot import describe_anchors
-
-    expert = (deps := InspectionDeps(loaded)).zero_shot
-    if expert is None:
-        raise BackendError(
-            f"the backbone {deps.backbone.name} has no text tower, so it cannot inspect without references.",
-            hint="Give --profile paper, or --backbone clip.",
-        )
-    identity = {
-        "backbone": deps.backbone.name,
-        "weights_sha256": deps.backbone.weights_sha256,
-        "image_size_px": deps.backbone.image_size_px,
-        **describe_anchors(expert.anchors, expert.config),
-    }
-    weights = loaded.settings.clip_weights
-    return ZeroShotSetup(expert, identity, trained_on(weights) if weights else ())
-
-
-def trained_on(weights: Path) -> tuple[str, ...]:
-    """Data sets that a checkpoint's model card names under ``trained_on``.
-
-    The card is JSON: ``model_card`` in the metadata of a safetensors file, else ``NAME.json`` beside the file, or
-    ``model_card.json`` in the folder.
-
-    Returns:
-        Short names where they are known; empty without a card or without the entry.
-
-    Raises:
-        ConfigError: there is a card that cannot be read.
-    """
-    card = _safetensors_card(weights) if weights.suffix == ".safetensors" and weights.is_file() else None
-    path = weights / "model_card.json" if weights.is_dir() else weights.with_suffix(".json")
-    if card is None and path.is_file():
-        card = path.read_text(encoding="utf-8")
-    if card is None:
-        return ()
-    try:
-        names = json.loads(card).get("trained_on", [])
-        if not isinstance(names, list):
-            raise TypeError("trained_on is no list")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"the model card of {weights} cannot be read: {error}.") from error
-    return tuple(canonical_name(str(name)) for name in names)
-
-
-def _safetensors_card(path: Path) -> str | None:
-    """The header is a length of 8 bytes and JSON; reading it needs no library and loads no tensor."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        try:
-            header = json.loads(file.read(min(size, 100_000_000)))
-        except ValueError:
-            return None  # whoever loads the weights says what is wrong with them
-    card = header.get("__metadata__", {}).get("model_card") if isinstance(header, dict) else None
-    return str(card) if card is not None else None
 
 
 def select(tests: Sequence[LabelledPicture], limit: int | None) -> list[LabelledPicture]:
@@ -185,7 +83,7 @@ def run_zsad(
     found = open_dataset(data, dataset)
     if not found.metrics:
         raise InputError(f"{data} has nothing to measure: neither good and defective test pictures nor masks.")
-    training = _training(setup.trained_on, [canonical_name(name) for name in train_on], found.name)
+    training = checked_training(setup.trained_on, train_on, found)
     selected = [(product, select(product.tests, limit)) for product in found.products if product.tests]
     identity = {
         "data": str(found.root.resolve()),
@@ -215,22 +113,6 @@ def _folder(out: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="flawscope-zsad-") as folder:
         yield Path(folder)
-
-
-def _training(card: Sequence[str], stated: Sequence[str], tested: str | None) -> list[str]:
-    """What the scorer was trained on, or a refusal."""
-    if card and stated and set(card) != set(stated):
-        raise ConfigError(
-            f"the model card says trained on {', '.join(sorted(card))}, not on {', '.join(sorted(stated))}.",
-            hint="Leave --train-on out: the card is what counts.",
-        )
-    training = sorted(set(card) | set(stated))
-    if tested in training:
-        raise ConfigError(
-            f"the scorer was trained on {DATASETS[str(tested)].title}: its figures there would not be zero-shot.",
-            hint="Test on another data set, or take weights that were trained on another.",
-        )
-    return training
 
 
 def _score_all(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from flawscope.agent.errors import BackendError, ConfigError, InputError, StorageError
 from flawscope.benchmarks.datasets import DATASETS, LabelledPicture, load_mask, open_dataset
 from flawscope.benchmarks.published import METRICS, published_figures
-from flawscope.benchmarks.zsad import ZeroShotSetup, render, run_zsad, select, trained_on
+from flawscope.benchmarks.zsad import ZeroShotSetup, render, run_zsad, select
+from flawscope.benchmarks.zsad_setup import trained_on
 from flawscope.tools.imaging import load_image
 
 
@@ -267,22 +267,22 @@ def test_a_selection_is_spread_and_keeps_both_classes(good: int, bad: int, limit
 
 
 def test_model_cards(tmp_path: Path) -> None:
-    card = json.dumps({"trained_on": ["MVTec AD", "ColonDB"]})
-    header = json.dumps({"__metadata__": {"model_card": card}}).encode()
-    weights = tmp_path / "expert.safetensors"
-    weights.write_bytes(struct.pack("<Q", len(header)) + header)
-    assert trained_on(weights) == ("mvtec", "colondb")
-    plain = tmp_path / "clip.safetensors"
-    plain.write_bytes(struct.pack("<Q", 2) + b"{}")
-    assert trained_on(plain) == ()
-    (tmp_path / "clip.json").write_text('{"trained_on": ["VisA"]}')
-    assert trained_on(plain) == ("visa",)
-    (tmp_path / "clip.pt").write_bytes(b"")
-    assert trained_on(tmp_path / "clip.pt") == ("visa",)
-    assert trained_on(tmp_path) == ()
-    (tmp_path / "model_card.json").write_text('{"trained_on": "VisA"}')
-    with pytest.raises(ConfigError, match="model card"):
-        trained_on(tmp_path)
+    weights = tmp_path / "prompts.safetensors"
+    weights.write_bytes(b"")
+    assert trained_on(weights) == trained_on(tmp_path) == ()  # published weights have no card
+    data = {"trained_on": [{"name": "transistor"}, {"name": "valve"}], "held_out": [{"name": "x", "dataset": "VisA"}]}
+    (tmp_path / "card.json").write_text(json.dumps({"data": data}))
+    assert trained_on(weights) == trained_on(tmp_path) == ("mvtec", "valve", "visa")
+    (tmp_path / "card.json").write_text('{"data": ["VisA"]}')
+    with pytest.raises(ConfigError, match=r"card\.json cannot be read"):
+        trained_on(weights)
+
+
+def test_a_product_of_ones_own_that_was_trained_on_is_refused(tmp_path: Path) -> None:
+    build(tmp_path / "own")
+    (tmp_path / "own/pcb1").rename(tmp_path / "own/valve")
+    with pytest.raises(ConfigError, match="trained on valve"):
+        run_zsad(tmp_path / "own", setup(None, "mvtec", "valve"))
 
 
 def test_published_figures_are_whole() -> None:

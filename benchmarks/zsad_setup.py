@@ -1,0 +1,143 @@
+"""Who judges in the zero-shot benchmark, and what it was trained on: figures on that would not be zero-shot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.errors import BackendError, ConfigError
+from ..agent.settings import LoadedSettings
+from .datasets import DATASETS, Dataset, canonical_name
+
+CARD = "card.json"
+
+
+class ZeroShotScorer(Protocol):
+    """Judges a picture without having seen its product."""
+
+    def score(self, rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
+        """Judge a picture.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+
+        Returns:
+            The image_score and the anomaly_map, float32 (H, W); both larger where more anomalous.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ZeroShotSetup:
+    """A scorer and what its scores depend on.
+
+    Attributes:
+        scorer: judges pictures.
+        identity: weights, prompts and settings, as JSON values; a run goes on only with the same.
+        trained_on: data sets, or products where they belong to no known set, of which its parts have learnt.
+    """
+
+    scorer: ZeroShotScorer
+    identity: Mapping[str, Any]
+    trained_on: tuple[str, ...] = ()
+
+
+def configured_setup(loaded: LoadedSettings) -> ZeroShotSetup:
+    """The scorer that the settings describe.
+
+    Its training data are those on the model card beside the weights, and the labelled products whose defects made the
+    type centroids in the home.
+
+    Raises:
+        BackendError: the backbone has no text tower.
+        ConfigError: the model card cannot be read.
+        KnowledgeError: the type centroids are damaged.
+        MissingExtraError: the backbone needs an optional dependency.
+        WeightsError: its weights are missing or damaged.
+    """
+    from ..agent.inspector import InspectionDeps
+    from ..tools.ad_expert.type_store import load_centroids
+    from ..tools.ad_expert.zero_shot import describe_anchors
+
+    deps = InspectionDeps(loaded)
+    expert = deps.zero_shot
+    if expert is None:
+        raise BackendError(
+            f"the backbone {deps.backbone.name} has no text tower, so it cannot inspect without references.",
+            hint="Give --profile paper, or --backbone clip.",
+        )
+    learnt = list(trained_on(loaded.settings.clip_weights)) if loaded.settings.clip_weights else []
+    centroids = load_centroids(loaded.home, deps.backbone)
+    if centroids is not None:
+        learnt += training_names(str(row["product"]) for row in centroids.card["sources"])
+    identity = {
+        "backbone": deps.backbone.name,
+        "weights_sha256": deps.backbone.weights_sha256,
+        "image_size_px": deps.backbone.image_size_px,
+        "types_sha256": expert.type_prompts.sha256 if expert.type_prompts else None,
+        **describe_anchors(expert.anchors, expert.config),
+    }
+    return ZeroShotSetup(expert, identity, tuple(sorted(set(learnt))))
+
+
+def trained_on(weights: Path) -> tuple[str, ...]:
+    """What the model card beside weights says they were trained on, or stopped by, in the words of ``training_names``.
+
+    Args:
+        weights: a checkpoint, or the folder that holds it; the card is ``card.json`` there.
+
+    Returns:
+        Sorted; empty where there is no card: published weights have none.
+
+    Raises:
+        ConfigError: there is a card that cannot be read.
+    """
+    path = (weights if weights.is_dir() else weights.parent) / CARD
+    if not path.is_file():
+        return ()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))["data"]
+        entries = [*data["trained_on"], *data.get("held_out", [])]
+        names = [str(entry.get("dataset") or entry["name"]) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the model card {path} cannot be read: {error!r}.") from error
+    return training_names(names)
+
+
+def training_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Data sets for names of data sets and of products that belong to one; other names as they are; sorted."""
+    found = set()
+    for name in names:
+        known = canonical_name(name)
+        owner = next((key for key, dataset in DATASETS.items() if name in dataset.products), name)
+        found.add(known if known in DATASETS else owner)
+    return tuple(sorted(found))
+
+
+def checked_training(learnt: Sequence[str], stated: Sequence[str], tested: Dataset) -> list[str]:
+    """What the scorer was trained on, by its cards and by statement.
+
+    Raises:
+        ConfigError: it was trained on what is tested, or the statement contradicts the cards.
+    """
+    said = training_names(stated)
+    if learnt and said and set(learnt) != set(said):
+        raise ConfigError(
+            f"the model card says trained on {', '.join(sorted(learnt))}, not on {', '.join(said)}.",
+            hint="Leave --train-on out: the card is what counts.",
+        )
+    training = sorted({*learnt, *said})
+    seen = [DATASETS[tested.name].title] if tested.name in training else []
+    seen += [product.name for product in tested.products if product.name in training]
+    if seen:
+        raise ConfigError(
+            f"the scorer was trained on {', '.join(seen)}: its figures there would not be zero-shot.",
+            hint="Test on another data set, or take weights and types that were made from another.",
+        )
+    return training
