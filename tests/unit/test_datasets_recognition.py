@@ -146,3 +146,10 @@ def test_folders_of_ones_own_choice(tmp_path: Path) -> None:
         load_folders(tmp_path / "good", [tmp_path / "nothing"])
     with pytest.raises(InputError, match="is not a folder"):
         load_folders(tmp_path / "good", [tmp_path / "dent"], masks=tmp_path / "nothing")
+
+
+def test_the_page_lists_every_data_set_and_layout() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    for name in (*DATASETS, *LAYOUTS):
+        assert any(f"`{name}`" in row for row in rows), name
