@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,7 +64,8 @@ def origin() -> Iterator[Origin]:
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(state.body) - begin))
             self.end_headers()
-            self.wfile.write(state.body[begin : state.cut_at])
+            with suppress(ConnectionError):  # the client may have left
+                self.wfile.write(state.body[begin : state.cut_at])
 
         def log_message(self, *_: object) -> None:
             """Be quiet."""

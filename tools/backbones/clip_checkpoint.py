@@ -139,7 +139,9 @@ def load_checkpoint(checkpoint: Checkpoint) -> LoadedClip:
         model = open_clip.model.CLIP(**{key: value for key, value in config.items() if key != "custom_text"})
     _require_same_grid(checkpoint, model, state)
     try:
-        model.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
+        # Copied: tensors that are mapped from a file lie at any address, and sums are rounded differently there.
+        own = {key: state.pop(key).to(torch.float32, copy=True) for key in list(state)}
+        model.load_state_dict(own, strict=True, assign=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise WeightsError(

@@ -104,7 +104,9 @@ def vision_forward(
         attention = _Attention(block, x)
         if first_dense <= index <= last_dense:
             dense = dense + attention.value_value(1 + prompts, mask)
-        x = x + attention.query_key_value(mask)
+        # Of the last block's original path only the class token is read; its patches come from the V-V path.
+        asking = 1 if index == depth else x.shape[1]
+        x = x[:, :asking] + attention.query_key_value(mask, asking)
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
         if prompts and index in ends:
             x, prompts = torch.cat([x[:, :1], x[:, 1 + prompts :]], dim=1), 0
@@ -166,9 +168,9 @@ class _Attention:
         split = projected.reshape(batch, count, 3, attn.num_heads, width // attn.num_heads)
         self._q, self._k, self._v = split.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def query_key_value(self, mask: torch.Tensor | None) -> torch.Tensor:
-        """What the block adds to each token, (B, N, C)."""
-        return self._project(F.scaled_dot_product_attention(self._q, self._k, self._v, attn_mask=mask))
+    def query_key_value(self, mask: torch.Tensor | None, count: int | None = None) -> torch.Tensor:
+        """What the block adds to each of the first ``count`` tokens (all by default), (B, count, C)."""
+        return self._project(F.scaled_dot_product_attention(self._q[:, :, :count], self._k, self._v, attn_mask=mask))
 
     def value_value(self, first: int, mask: torch.Tensor | None) -> torch.Tensor:
         """softmax(V V^T / sqrt(d)) V through the block's own output projection, for the tokens from ``first`` on."""
