@@ -1,0 +1,111 @@
+"""``train``: weights of one's own on a frozen backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..agent.errors import ConfigError, InputError, MissingExtraError
+from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
+
+if TYPE_CHECKING:
+    from ..benchmarks.datasets import ProductData
+
+app = typer.Typer(help="Train weights of your own on a frozen backbone.", no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train weights of your own on a frozen backbone."""
+
+
+@app.command("expert")
+def train_expert(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of products, or of one; may be repeated.")],
+    hold_out: Annotated[
+        list[str] | None, typer.Option("--hold-out", help="Product that only decides when to stop; may be repeated.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="efficientnet-lite2 or clip.")] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="none, sparse (HSP), or dense of the same size.")] = "none",
+    synthetic_only: Annotated[
+        bool, typer.Option("--synthetic-only", help="Learn from made defects on good pictures alone.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights, order, references and made defects.")] = 0,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the pictures, for the card, where no file states it.")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 for mixed precision.")] = "fp32",
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; by default cuda where it is.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    profile: ProfileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Train the expert's head (embedded backbone) or its prompts (CLIP) on labelled products and made defects."""
+    for name, value, known in (
+        ("prompt", prompt, ("none", "sparse", "dense")),
+        ("precision", precision, ("fp32", "bf16")),
+    ):
+        if value not in known:
+            raise ConfigError(f"--{name} takes {', '.join(known)}, not {value!r}.")
+    loaded = settings(profile=profile, home=home, backbone=backbone)
+    try:
+        import safetensors.torch  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("Training", "train") from error
+    if device is not None and device.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"--device takes cpu or cuda, not {device!r}.")
+    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA device.", hint="Leave --device out.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    products, held_out = _split(data, hold_out or [], licence)
+
+    from ..agent.terminal import ProgressBar
+    from ..tools.backbones import load_backbone
+    from ..training import expert
+
+    name = loaded.settings.backbone
+    folder = out or loaded.home.models / f"expert-{name}"
+    with ProgressBar(make_console(stderr=True)) as report:
+        lines = expert.train_expert(
+            products,
+            held_out,
+            load_backbone(name, loaded),
+            folder,
+            loaded.home.root / "cache" / "features",
+            options=expert.Options(prompt, synthetic_only, epochs, seed, precision),
+            resume=resume,
+            device=device,
+            report=report,
+        )
+    print_plain(lines)
+
+
+def _split(folders: list[Path], hold_out: list[str], licence: str | None) -> tuple[list[Any], list[Any]]:
+    """Products to train on and held out, each with its licence.
+
+    Raises:
+        InputError: nothing is left to train on, or a name is unknown or found twice.
+    """
+    from ..benchmarks.datasets import open_dataset
+    from ..training.card import NOT_STATED, licence_of
+
+    found: dict[str, tuple[ProductData, str]] = {}
+    for folder in folders:
+        for product in open_dataset(folder).products:
+            if product.name in found:
+                raise InputError(f"two products are called {product.name}.", hint="Rename one of the folders.")
+            if product.references:
+                stated = licence_of(product.references[0].parents[2])
+                found[product.name] = (product, licence if stated == NOT_STATED and licence else stated)
+    unknown = sorted(set(hold_out) - found.keys())
+    if unknown:
+        raise InputError(f"--hold-out {', '.join(unknown)}: no such product.", hint=f"Found: {', '.join(found)}.")
+    products = [entry for name, entry in found.items() if name not in hold_out]
+    if not products:
+        raise InputError("there is no product to train on.", hint="Products need good pictures to compare with.")
+    return products, [found[name] for name in hold_out]

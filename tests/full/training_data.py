@@ -1,0 +1,62 @@
+"""A tiny data set in the MVTec layout, and one training run on it; the run can be started in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fakes import PatchStatistics, texture, with_scratch, with_square
+from PIL import Image
+
+from flawscope.benchmarks.datasets import ProductData, load_dataset
+from flawscope.training.embedded import HeadConfig, train_head
+from flawscope.training.loop import LoopConfig
+from flawscope.training.samples import EpisodeConfig
+
+
+def write_products(root: Path, names: tuple[str, ...] = ("plate", "ring")) -> Path:
+    """Six good references, three good and four defective tests each, squares with masks and scratches without."""
+    for number, name in enumerate(names):
+        for index in range(9):
+            part = texture(100 * number + index)
+            _save(part, root / name / ("train" if index < 6 else "test") / "good" / f"{index}.png")
+        for index in range(2):
+            part = texture(100 * number + 50 + index)
+            mask = np.zeros(part.shape[:2], np.uint8)
+            mask[30:54, 40:64] = 255
+            _save(with_square(part, 30, 40), root / name / "test" / "hole" / f"{index}.png")
+            _save(mask, root / name / "ground_truth" / "hole" / f"{index}_mask.png")
+            _save(with_scratch(part), root / name / "test" / "scratch" / f"{index}.png")
+    return root
+
+
+def _save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, compress_level=1)
+
+
+def small_config(prompt: str = "none", epochs: int = 4, seed: int = 0) -> HeadConfig:
+    return HeadConfig(
+        hidden=8,
+        prompt=prompt,  # type: ignore[arg-type]
+        short_side_px=96,
+        episodes=EpisodeConfig(shots=(3,), episodes=1, synthetic=1, bank_size=100),
+        loop=LoopConfig(epochs=epochs, batch=2, seed=seed, checkpoint_every=1, patience=0),
+    )
+
+
+def run(data: Path, out: Path, cache: Path, steps: Any, *, resume: bool = False) -> None:
+    """Train on ``plate`` while ``ring`` is held out; ``steps.value`` tells how far it is."""
+
+    def report(what: str, done: int, total: int) -> None:
+        if what == "training":
+            steps.value = done
+
+    plate, ring = (product for product in load_dataset(data, ["plate", "ring"]))
+    config = small_config("sparse", epochs=6)
+    train_head([(plate, "MIT")], [(ring, "MIT")], PatchStatistics(), out, cache, config, resume=resume, report=report)
+
+
+def pair(root: Path) -> list[tuple[ProductData, str]]:
+    return [(product, "MIT") for product in load_dataset(root, ["plate", "ring"])]

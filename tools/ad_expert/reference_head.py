@@ -1,0 +1,249 @@
+"""A small trained head beside the memory_bank: which of a patch's differences from good parts are defects.
+
+For every patch the nearest patch of the references is looked up by the deepest layer; the head reads how far the two
+differ in each layer, in which channels, how that compares with the neighbourhood and with the whole picture, and gives
+one logit. Everything it reads is relative to the references, so that weights learnt on some products serve others
+(residual features after Zhu & Pang 2024, InCTRL). Optionally the picture's hierarchical sparse prompt is added.
+
+Pure NumPy: trained weights are a small ``.npz`` file, and torch is only needed to make one (``flawscope.training``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.errors import ProductError, WeightsError
+from ..backbones import VisualFeatures
+from .expert import expert_tokens
+from .memory_bank import CHUNK, greedy_coreset
+from .sparse_coding import hierarchical_prompt, sparse_codes
+
+FORMAT = "flawscope-reference-head-1"
+NEIGHBOURHOODS = (3, 7)
+QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.98)
+MEDIAN = QUANTILES.index(0.5)
+RESIDUAL_SCALE = 8.0
+"""Brings the channel differences of unit vectors to the size of the other inputs."""
+MIN_REFERENCES = 2
+"""The spread of good patches needs a reference that is judged by another."""
+HSP_PREFIX, HSP_STEPS = "prompt.hsp.", 100
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadMemory:
+    """Patches of the references, and how far good patches lie from them.
+
+    Attributes:
+        layers: per layer float32 (M, D_l), unit rows; row i of all layers is the same patch.
+        centre: float32 (L,), mean distance per layer of a good patch judged by other references.
+        spread: float32 (L,), its standard deviation.
+    """
+
+    layers: tuple[Floats, ...]
+    centre: Floats
+    spread: Floats
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What the head reads of one picture.
+
+    Attributes:
+        values: float32 (N, F), one row a patch, ``input_width`` columns.
+        residuals: per layer float32 (N, D_l), |token - nearest good token| times RESIDUAL_SCALE.
+        distances: float32 (N,), of the deepest layer, in [0, 2].
+        grid: (h, w).
+    """
+
+    values: Floats
+    residuals: tuple[Floats, ...]
+    distances: Floats
+    grid: tuple[int, int]
+
+
+def layer_tokens(features: VisualFeatures) -> tuple[Floats, ...]:
+    """``expert_tokens`` of every layer of the first picture, float32 (N, D_l) each."""
+    return tuple(expert_tokens(replace(features, patch_tokens=(layer,))) for layer in features.patch_tokens)
+
+
+def fit_memory(references: Sequence[tuple[Floats, ...]], bank_size: int = 4000) -> HeadMemory:
+    """Remember the references.
+
+    Args:
+        references: ``layer_tokens`` of each.
+        bank_size: patches kept, by greedy k-centre selection on the deepest layer.
+
+    Raises:
+        ProductError: fewer than MIN_REFERENCES.
+    """
+    if len(references) < MIN_REFERENCES:
+        raise ProductError(f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures.")
+    owners = np.repeat(np.arange(len(references)), [len(tokens[-1]) for tokens in references])
+    layers = tuple(np.concatenate(parts) for parts in zip(*references, strict=True))
+    kept, _ = greedy_coreset(layers[-1], bank_size)
+    bank, bank_owners = tuple(layer[kept] for layer in layers), owners[kept]
+    distances = []
+    for number, tokens in enumerate(references):
+        others = bank_owners != number
+        if others.any():  # a coreset of few tokens may hold one reference only
+            distances.append(_compare(tokens, tuple(layer[others] for layer in bank))[0])
+    judged = np.concatenate(distances)
+    return HeadMemory(bank, judged.mean(axis=0), judged.std(axis=0) + np.float32(1e-3))
+
+
+def head_inputs(
+    tokens: tuple[Floats, ...], grid: tuple[int, int], memory: HeadMemory, *, channels: bool = False
+) -> HeadInputs:
+    """Compare a picture with the references.
+
+    Args:
+        tokens: ``layer_tokens`` of the picture.
+        grid: (h, w), h * w = N.
+        memory: of the product's references.
+        channels: whether the head also reads in which channels of the deepest layer a patch differs.
+    """
+    distances, residuals = _compare(tokens, memory.layers)
+    deepest = distances[:, -1]
+    standard = (distances - memory.centre) / memory.spread
+    key = standard[:, -1].reshape(grid)
+    quantiles = np.quantile(deepest, QUANTILES).astype(np.float32)
+    picture = np.concatenate([quantiles, memory.centre, memory.spread])
+    columns = [
+        standard,
+        distances,
+        (deepest - quantiles[MEDIAN])[:, None],
+        *(_neighbourhood(key, size) for size in NEIGHBOURHOODS),
+        np.broadcast_to(picture, (len(deepest), len(picture))),
+        *([residuals[-1]] if channels else []),
+    ]
+    return HeadInputs(np.concatenate(columns, axis=1).astype(np.float32), residuals, deepest, grid)
+
+
+def input_width(layer_dims: Sequence[int], *, channels: bool = False) -> int:
+    """F, the columns of ``HeadInputs.values``, for layers of these widths."""
+    width = 4 * len(layer_dims) + 1 + 3 * len(NEIGHBOURHOODS) + len(QUANTILES)
+    return width + layer_dims[-1] if channels else width
+
+
+def _compare(tokens: tuple[Floats, ...], bank: tuple[Floats, ...]) -> tuple[Floats, tuple[Floats, ...]]:
+    """Distances (N, L) and scaled residuals per layer to the patch that is nearest in the deepest layer."""
+    nearest = np.concatenate(
+        [(tokens[-1][start : start + CHUNK] @ bank[-1].T).argmax(axis=1) for start in range(0, len(tokens[-1]), CHUNK)]
+    )
+    differences = [np.abs(own - other[nearest]) for own, other in zip(tokens, bank, strict=True)]
+    distances = np.stack([np.sqrt((d * d).sum(axis=1)) for d in differences], axis=1)
+    return distances, tuple(np.asarray(d * RESIDUAL_SCALE, np.float32) for d in differences)
+
+
+def _neighbourhood(grid: Floats, size: int) -> Floats:
+    """Mean, highest and lowest value around each patch, float32 (N, 3); edges repeated."""
+    from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
+
+    filters = (uniform_filter, maximum_filter, minimum_filter)
+    return np.stack([f(grid, size=size, mode="nearest").ravel() for f in filters], axis=1)
+
+
+class ReferenceHead:
+    """Trained weights, ready to judge.
+
+    Args:
+        weights: by the names of ``training.head.TorchReferenceHead.state_dict``.
+        config: ``backbone`` (its name), ``backbone_sha256``, ``short_side_px``, ``bank_size``, ``layer_dims``,
+            ``channels`` (see ``head_inputs``), ``prompt`` (``none``, ``sparse`` or ``dense``).
+
+    Raises:
+        WeightsError: a tensor is missing or of the wrong shape.
+    """
+
+    def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any]) -> None:
+        self.weights = weights
+        self.config = config
+        wanted = input_width(config["layer_dims"], channels=config["channels"])
+        found = weights["first.weight"].shape[1:] if "first.weight" in weights else ()
+        if found != (wanted,) or (config["prompt"] != "none") != ("prompt.gate" in weights):
+            raise WeightsError("the weights of the trained head do not fit its description.", hint="Train it again.")
+
+    def inputs(self, features: VisualFeatures, memory: HeadMemory) -> HeadInputs:
+        """What this head reads of a picture's features."""
+        return head_inputs(layer_tokens(features), features.grid, memory, channels=self.config["channels"])
+
+    def logits(self, inputs: HeadInputs) -> Floats:
+        """How likely each patch is defective, float32 (h, w), as log odds."""
+        w = self.weights
+        values = (inputs.values - w["centre"]) / w["scale"]
+        if "prompt.gate" in w:
+            values = values + self._prompt(inputs)
+        hidden = values @ w["first.weight"].T + w["first.bias"]
+        hidden = hidden * (0.5 + 0.5 * np.tanh(0.5 * hidden))  # SiLU, in a form that cannot overflow
+        passed = w["skip"] * inputs.values[:, len(inputs.residuals) - 1, None]
+        out = hidden @ w["last.weight"].T + w["last.bias"] + passed
+        return np.asarray(out.reshape(inputs.grid), np.float32)
+
+    def _prompt(self, inputs: HeadInputs) -> Floats:
+        """What the picture's sparse prompt adds to every patch, (F,); see ``hsp_features.FeatureSparsePrompts``."""
+        prompt, residual = self._codes(inputs)
+        pair = np.concatenate([prompt, residual], axis=1)[0]
+        pair = (pair - pair.mean()) / np.sqrt(pair.var() + 1e-5)  # the layer norm of FeatureSparsePrompts
+        added = self.weights["prompt.to_features.weight"] @ pair + self.weights["prompt.to_features.bias"]
+        return np.asarray(self.weights["prompt.gate"] * added, np.float32)
+
+    def _codes(self, inputs: HeadInputs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        hsp = {k.removeprefix(HSP_PREFIX): v for k, v in self.weights.items() if k.startswith(HSP_PREFIX)}
+        significance = [inputs.distances[None]] * len(inputs.residuals)
+        return hierarchical_prompt(hsp, [r[None] for r in inputs.residuals], significance, steps=HSP_STEPS)
+
+    def support(self, inputs: HeadInputs) -> float:
+        """Share of the last stage's atoms that a picture's prompt uses, in [0, 1].
+
+        Raises:
+            WeightsError: this head has no prompt.
+        """
+        if "prompt.gate" not in self.weights:
+            raise WeightsError("this head was trained without a prompt.")
+        prompt, residual = self._codes(inputs)
+        last = f"{HSP_PREFIX}stages.{len(inputs.residuals) - 1}.solver."
+        rho = float(self.weights[last + "rho"])
+        codes = sparse_codes(prompt + residual, self.weights[last + "dictionary"], rho=rho, steps=HSP_STEPS)
+        return float((codes != 0).mean())
+
+    def save(self, path: Path) -> None:
+        """Write the ``.npz`` file, atomically.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        from ...agent.home import write_atomically
+
+        header = np.frombuffer(json.dumps({"format": FORMAT, **self.config}, sort_keys=True).encode(), np.uint8)
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, **{"header.json": header, **self.weights})
+
+        write_atomically(path, write)
+
+
+def load_head(path: Path) -> ReferenceHead:
+    """Read a trained head.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            weights = {name: archive[name] for name in archive.files}
+        config = json.loads(weights.pop("header.json").tobytes())
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"cannot read the trained head {path.name}.", hint="Train it again.") from error
+    if config.pop("format", None) != FORMAT:
+        raise WeightsError(f"{path.name} is not a trained head of this version.", hint="Train it again.")
+    return ReferenceHead(weights, config)

@@ -1,0 +1,1 @@
+"""Training of what sits on a frozen backbone: synthetic defects, cached features, losses, heads, checkpoints."""

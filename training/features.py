@@ -1,0 +1,68 @@
+"""Features of a frozen backbone, computed once per picture and kept on disk.
+
+A file's name is the hash of everything that decides its content: the pixels, the weights of the backbone and the frame.
+It is written atomically, so that a run that is killed leaves whole files only. Numbers are kept as float16; what is
+read back is therefore the same whether a picture was just computed or found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.home import write_atomically
+from ..tools.ad_expert.expert import prepare
+from ..tools.backbones import Backbone, VisualFeatures
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features by content.
+
+    Attributes:
+        folder: where files are kept; made when first written.
+        backbone: the frozen one.
+        short_side_px: model pixels of a picture's shorter side.
+    """
+
+    folder: Path
+    backbone: Backbone
+    short_side_px: int
+
+    def key(self, rgb: NDArray[np.uint8]) -> str:
+        """Hash of pixels, backbone and frame."""
+        digest = hashlib.sha256(f"{self.backbone.weights_sha256} {self.short_side_px} {rgb.shape}".encode())
+        digest.update(np.ascontiguousarray(rgb).tobytes())
+        return digest.hexdigest()
+
+    def features(self, rgb: NDArray[np.uint8]) -> VisualFeatures:
+        """Features of a picture, uint8 (H, W, 3); computed when they are not there, or cannot be read."""
+        name = self.key(rgb)
+        path = self.folder / name[:2] / f"{name}.npz"
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError):  # a damaged file costs one forward pass, no more
+            path.unlink(missing_ok=True)
+        found = self.backbone.encode_image(prepare(rgb, self.short_side_px)[None])
+
+        def write(temporary: Path) -> None:
+            layers = {f"layer{i}": tokens[0].astype(np.float16) for i, tokens in enumerate(found.patch_tokens)}
+            with temporary.open("wb") as file:
+                np.savez(file, grid=np.array(found.grid), whole=found.global_features.astype(np.float16), **layers)
+
+        write_atomically(path, write)
+        return _read(path)
+
+
+def _read(path: Path) -> VisualFeatures:
+    with np.load(path, allow_pickle=False) as archive:
+        count = sum(name.startswith("layer") for name in archive.files)
+        layers = tuple(archive[f"layer{i}"][None].astype(np.float32) for i in range(count))
+        grid = archive["grid"]
+        return VisualFeatures(layers, archive["whole"].astype(np.float32), (int(grid[0]), int(grid[1])))
