@@ -20,7 +20,7 @@ from .calibration import centre_and_spread
 
 WEIGHT = 0.5
 """Against the local score, both in spreads of good parts."""
-DISAGREEMENT = 0.04
+DISAGREEMENT = 0.01
 """Share of variance between good pictures at which the branch is silent; see docs/ad_expert.md."""
 MIN_REFERENCES = 4
 """Below this the agreement of good pictures cannot be judged."""
@@ -84,6 +84,18 @@ def fit_appearance(statistics: NDArray[np.float32], gain: float) -> Appearance:
     return Appearance(centre, spread, ((statistics - centre) / spread).astype(np.float32), gain)
 
 
+def disagreement(statistics: NDArray[np.float32]) -> float:
+    """Share of the variance of tokens that lies between good pictures, in [0, 1].
+
+    Args:
+        statistics: float32 (n, 2 D) from ``picture_statistics``, n >= 2.
+    """
+    half = statistics.shape[1] // 2
+    between = float(statistics[:, :half].var(axis=0, ddof=1).sum())
+    within = float((statistics[:, half:] ** 2).sum(axis=1).mean())
+    return between / max(between + within, 1e-12)
+
+
 def appearance_gain(statistics: NDArray[np.float32], local_scores: NDArray[np.float64]) -> float:
     """How much the branch may add, from the references alone.
 
@@ -94,12 +106,10 @@ def appearance_gain(statistics: NDArray[np.float32], local_scores: NDArray[np.fl
     Returns:
         The gain, 0 with fewer than MIN_REFERENCES or where good pictures disagree.
     """
-    count, half = len(statistics), statistics.shape[1] // 2
+    count = len(statistics)
     if count < MIN_REFERENCES:
         return 0.0
-    between = float(statistics[:, :half].var(axis=0, ddof=1).sum())
-    within = float((statistics[:, half:] ** 2).sum(axis=1).mean())
-    weight = WEIGHT * max(0.0, 1.0 - between / max(between + within, 1e-12) / DISAGREEMENT)
+    weight = WEIGHT * max(0.0, 1.0 - disagreement(statistics) / DISAGREEMENT)
     distances = np.array(
         [fit_appearance(np.delete(statistics, i, axis=0), 1.0).added_score(statistics[i]) for i in range(count)]
     )

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from flawscope.tools.ad_expert.alignment import Alignment, alignment_strength
+from flawscope.tools.ad_expert.appearance import DISAGREEMENT, disagreement
+
+
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_tokens_move_by_the_difference_of_the_means() -> None:
+    tokens = np.array([[1, 0], [0.6, 0.8]], np.float32)  # mean (0.8, 0.4)
+    moved = Alignment(np.array([0.6, 0.6], np.float32), 1.0).apply(tokens)
+    # by (-0.2, 0.2): (0.8, 0.2) and (0.4, 1.0), then unit length
+    np.testing.assert_allclose(moved, unit(np.array([[0.8, 0.2], [0.4, 1.0]], np.float32)), rtol=1e-6)
+    half = Alignment(np.array([0.6, 0.6], np.float32), 0.5).apply(tokens)
+    np.testing.assert_allclose(half, unit(np.array([[0.9, 0.1], [0.5, 0.9]], np.float32)), rtol=1e-6)
+
+
+def test_without_strength_nothing_is_touched() -> None:
+    tokens = unit(np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32))
+    assert Alignment(np.ones(3, np.float32), 0.0).apply(tokens) is tokens
+
+
+def test_a_picture_at_the_centre_stays_where_it_is() -> None:
+    tokens = unit(np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32) + 0.5)
+    np.testing.assert_allclose(Alignment(tokens.mean(axis=0), 1.0).apply(tokens), tokens, atol=1e-6)
+
+
+def test_a_shift_of_the_whole_picture_is_taken_off() -> None:
+    rng = np.random.default_rng(2)
+    tokens = unit(rng.normal(size=(400, 16)).astype(np.float32) + 1.0)
+    shifted = unit(tokens + 0.15 * rng.normal(size=16).astype(np.float32))
+    aligned = Alignment(tokens.mean(axis=0), 1.0).apply(shifted)
+    before, after = (float(np.linalg.norm(other - tokens, axis=1).mean()) for other in (shifted, aligned))
+    assert after < 0.25 * before
+
+
+@given(
+    st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), min_size=1, max_size=6),
+    st.lists(st.floats(-1, 1), min_size=3, max_size=3),
+    st.floats(0, 1),
+)
+def test_aligned_tokens_are_finite_and_at_most_of_unit_length(
+    rows: list[list[float]], centre: list[float], strength: float
+) -> None:
+    tokens = np.array(rows, np.float32)
+    tokens /= np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-6)
+    moved = Alignment(np.array(centre, np.float32), strength).apply(tokens)
+    assert np.isfinite(moved).all()
+    assert (np.linalg.norm(moved, axis=1) <= 1 + 1e-5).all()
+
+
+def statistics(spread_of_means: float, spread_within: float, count: int = 4) -> NDArray[np.float32]:
+    means = spread_of_means * np.array([-1.0, 1.0] * (count // 2))[:, None]
+    return np.column_stack([means, np.full((count, 1), spread_within)]).astype(np.float32)
+
+
+def test_the_more_good_pictures_disagree_the_farther_tokens_are_moved() -> None:
+    # variance between four means of -1, 1, -1, 1 times s is 4/3 s^2; within it is 1
+    share = (4 / 3 * 0.01) / (4 / 3 * 0.01 + 1)
+    assert disagreement(statistics(0.1, 1.0)) == pytest.approx(share, rel=1e-5)
+    assert alignment_strength(statistics(0.1, 1.0)) == pytest.approx(share / DISAGREEMENT, rel=1e-5)
+    assert alignment_strength(statistics(1.0, 1.0)) == 1.0
+    assert alignment_strength(statistics(0.0, 1.0)) == 0.0
+
+
+def test_too_few_references_cannot_tell() -> None:
+    assert alignment_strength(statistics(1.0, 1.0, count=2)) == 0.0
