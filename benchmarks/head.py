@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from ..agent.errors import ConfigError, InputError, MissingExtraError
 from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
-from ..tools.ad_expert.appearance import picture_statistics
-from ..tools.ad_expert.expert import ReferenceFit, config_for, expert_tokens
-from ..tools.ad_expert.reference_head import HeadMemory, ReferenceHead, fit_memory, layer_tokens
+from ..tools.ad_expert.reference_head import HeadMemory, ReferenceHead
 from ..tools.backbones import Backbone, VisualFeatures, load_backbone
 from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
@@ -66,7 +64,7 @@ class Tally:
         if mask is None:
             return
         self.curve.update(grid_to_pixels(smooth_grid(grid), *mask.shape), mask)
-        if defective:
+        if mask.any():
             self.drawn = True
             self.overlaps.append(size_matched_iou(grid, mask))
 
@@ -159,7 +157,7 @@ def run_head(
         from ..agent.settings import load_settings
 
         cache_folder = load_settings().home.root / "cache" / "features"
-    cache = FeatureCache(cache_folder, backbone, config.short_side_px)
+    cache = FeatureCache(cache_folder, backbone, config.expert)
     everything = [p for p in load_dataset(data) if len(p.references) > min(shots)]
     chosen = [p for p in everything if products is None or p.name in products]
     if len(everything) < 2 or not chosen or set(products or ()) - {p.name for p in chosen}:
@@ -180,7 +178,7 @@ def run_head(
                 heads[prompt] = _train(others, replace(config, prompt=prompt), backbone, seed)  # type: ignore[arg-type]
             for n in [n for n in shots if n <= len(product.references)]:
                 _say(progress, f"seed {seed}: {n} references of {product.name}")
-                for method, figures in _judge(product, heads, cache, backbone, n, seed, config).items():
+                for method, figures in _judge(product, heads, cache, n, seed, config).items():
                     rows.append({"product": product.name, "seed": seed, "shots": n, "method": method, **figures})
     return {"rows": rows, "summary": summarise(rows), "real": real, "seeds": seeds}
 
@@ -204,21 +202,14 @@ def _judge(
     product: ProductData,
     heads: dict[str, ReferenceHead],
     cache: FeatureCache,
-    backbone: Backbone,
     shots: int,
     seed: int,
     config: HeadConfig,
 ) -> dict[str, dict[str, float | None]]:
     """All methods on the labelled pictures of one product at one draw of references."""
     drawn = draw_references(len(product.references), shots, seed)
-    references = [cache.features(load_image(product.references[i]).rgb) for i in drawn]
-    expert = ReferenceFit(
-        [expert_tokens(features) for features in references],
-        range(shots),
-        config_for(backbone),
-        statistics=np.stack([picture_statistics(features) for features in references]),
-    ).expert
-    memory = fit_memory([layer_tokens(features) for features in references], config.episodes.bank_size)
+    memory = cache.remember([load_image(product.references[i]).rgb for i in drawn])
+    expert = memory.expert
     tallies = {UNTRAINED: Tally()} | {NAMES[prompt]: Tally() for prompt in heads}
     for test in product.tests:
         rgb = load_image(test.path).rgb
@@ -230,7 +221,7 @@ def _judge(
         tallies[UNTRAINED].add(score, patches, test.is_defective, mask)
         for prompt, head in heads.items():
             tally = tallies[NAMES[prompt]]
-            tally.add(*head_scores(head, features, memory, look, config.top_fraction), test.is_defective, mask)
+            tally.add(*head_scores(head, features, memory, look, config.expert.top_fraction), test.is_defective, mask)
             if prompt != "none":
                 tally.supports.append(head.support(head.inputs(features, memory)))
     return {method: tally.figures() for method, tally in tallies.items()}

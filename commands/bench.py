@@ -107,3 +107,19 @@ def bench_zsad(
     with ProgressBar(errors) as progress:
         result = run_zsad(data, setup, dataset, train_on or (), limit, out, progress)
     make_console(width=120).print(render(result))
+
+
+@app.command("head")
+def bench_head(
+    data: DataOption,
+    shots: Annotated[str, typer.Option("--shots", help="Numbers of references, comma-separated.")] = "4,16",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings and draws of references.")] = 2,
+    left_out: Annotated[str | None, typer.Option("--products", help="Leave out only these, comma-separated.")] = None,
+    prompts: Annotated[str, typer.Option("--prompts", help="Of none, sparse, dense.")] = "none,sparse,dense",
+    synthetic_only: Annotated[
+        bool, typer.Option("--synthetic-only", help="Train on made defects alone, on no labelled picture.")
+    ] = False,
+) -> None:
+    """A head trained on all other products, with and without HSP, beside the untrained expert."""
+    names = left_out.split(",") if left_out else None
+    _bench("head", data, numbers(shots), seeds, names, prompts.split(","), not synthetic_only)

@@ -40,16 +40,14 @@ class HeadConfig:
     Attributes:
         hidden: width of the hidden layer.
         prompt: ``none``, ``sparse`` (HSP) or ``dense`` (the same size with lambda 0).
-        short_side_px: model pixels of a picture's shorter side.
-        top_fraction: share of the patches that makes a picture's score.
+        expert: the untrained expert that the head starts from.
         episodes: how samples are made.
         loop: how weights are fitted.
     """
 
     hidden: int = 32
     prompt: Prompt = "none"
-    short_side_px: int = ExpertConfig.short_side_px
-    top_fraction: float = ExpertConfig.top_fraction
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -97,7 +95,7 @@ class HeadTask:
         return total / len(indices)
 
     def _picture_loss(self, logits: torch.Tensor, sample: HeadSample) -> torch.Tensor:
-        count = max(1, round(self.config.top_fraction * len(logits)))
+        count = max(1, round(self.config.expert.top_fraction * len(logits)))
         label = torch.tensor(float(sample.defective), device=self.device)
         loss = IMAGE_WEIGHT * functional.binary_cross_entropy_with_logits(logits.topk(count).values.mean(), label)
         if sample.target is None:
@@ -113,7 +111,7 @@ class HeadTask:
 
     def held_out_score(self) -> float | None:
         """Image AUROC averaged over held-out products; None without any."""
-        judged = judge(self.module, self.held_out, self.config.top_fraction, self.device)
+        judged = judge(self.module, self.held_out, self.config.expert.top_fraction, self.device)
         aurocs = []
         for product in sorted({sample.product for sample in self.held_out}):
             rows = [i for i, sample in enumerate(self.held_out) if sample.product == product]
@@ -180,7 +178,7 @@ def train_head(
         WeightsError: the folder's checkpoint belongs to another run.
         StorageError: the disk refuses.
     """
-    cache = FeatureCache(cache_folder, backbone, config.short_side_px)
+    cache = FeatureCache(cache_folder, backbone, config.expert)
     data = {
         "trained_on": [describe_product(product, licence) for product, licence in products],
         "held_out": [describe_product(product, licence) for product, licence in held_out],
@@ -207,8 +205,7 @@ def head_config(task: HeadTask, backbone: Backbone) -> dict[str, Any]:
     return {
         "backbone": backbone.name,
         "backbone_sha256": backbone.weights_sha256,
-        "short_side_px": task.config.short_side_px,
-        "bank_size": task.config.episodes.bank_size,
+        "expert": asdict(task.config.expert),
         "layer_dims": list(task.module.layer_dims),
         "channels": task.config.episodes.channels,
         "prompt": task.config.prompt,

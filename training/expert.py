@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..agent.errors import ConfigError
 from ..benchmarks.datasets import ProductData
 from ..tools.backbones import Backbone
 
@@ -62,18 +65,23 @@ def train_expert(
         Lines for the user: files and figures.
 
     Raises:
+        ConfigError: the backbone and the device do not go together.
         InputError: the data cannot be used for this.
         WeightsError: the checkpoint in the folder belongs to another run.
         StorageError: the disk refuses.
     """
     if backbone.has_text:
+        from ..tools.backbones.clip import ClipBackbone
         from . import zero_shot
 
-        loop = _loop(zero_shot.DEFAULT_LOOP, options)
-        config = zero_shot.PromptConfig(prompt=options.prompt, loop=loop, real=not options.synthetic_only)
-        card = zero_shot.train_prompts(
-            products, held_out, backbone, folder, config, resume=resume, device=device, report=report
+        if not isinstance(backbone, ClipBackbone):
+            raise ConfigError(f"prompts are trained for CLIP, not for {backbone.name}.")
+        if torch.device(device).type != torch.device(backbone.device).type:
+            raise ConfigError(f"CLIP has been loaded on {backbone.device}.", hint="Leave --device out.")
+        prompts = zero_shot.PromptConfig(
+            prompt=options.prompt, real=not options.synthetic_only, loop=_loop(zero_shot.DEFAULT_LOOP, options)
         )
+        card = zero_shot.train_prompts(products, held_out, backbone, folder, prompts, resume=resume, report=report)
         return _lines(folder, zero_shot.PROMPTS_FILE, card)
     from . import embedded
 

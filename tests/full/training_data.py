@@ -10,9 +10,12 @@ from fakes import PatchStatistics, texture, with_scratch, with_square
 from PIL import Image
 
 from flawscope.benchmarks.datasets import ProductData, load_dataset
+from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.training.embedded import HeadConfig, train_head
 from flawscope.training.loop import LoopConfig
 from flawscope.training.samples import EpisodeConfig
+
+SMALL = ExpertConfig(short_side_px=96, bank_size=100)
 
 
 def write_products(root: Path, names: tuple[str, ...] = ("plate", "ring")) -> Path:
@@ -36,13 +39,13 @@ def _save(pixels: np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path, compress_level=1)
 
 
-def small_config(prompt: str = "none", epochs: int = 4, seed: int = 0) -> HeadConfig:
+def small_config(prompt: str = "none", epochs: int = 4, seed: int = 0, learning_rate: float = 2e-3) -> HeadConfig:
     return HeadConfig(
         hidden=8,
         prompt=prompt,  # type: ignore[arg-type]
-        short_side_px=96,
-        episodes=EpisodeConfig(shots=(3,), episodes=1, synthetic=1, bank_size=100),
-        loop=LoopConfig(epochs=epochs, batch=2, seed=seed, checkpoint_every=1, patience=0),
+        expert=SMALL,
+        episodes=EpisodeConfig(shots=(3,), episodes=1, synthetic=1),
+        loop=LoopConfig(epochs=epochs, batch=2, seed=seed, learning_rate=learning_rate, checkpoint_every=1, patience=0),
     )
 
 

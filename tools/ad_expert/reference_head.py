@@ -1,9 +1,10 @@
 """A small trained head beside the memory_bank: which of a patch's differences from good parts are defects.
 
-For every patch the nearest patch of the references is looked up by the deepest layer; the head reads how far the two
-differ in each layer, in which channels, how that compares with the neighbourhood and with the whole picture, and gives
-one logit. Everything it reads is relative to the references, so that weights learnt on some products serve others
-(residual features after Zhu & Pang 2024, InCTRL). Optionally the picture's hierarchical sparse prompt is added.
+For every patch the nearest patch of the references is looked up by the deepest layer; the head reads the untrained
+expert's score of the patch, how far the two differ in each layer, perhaps in which channels, how that compares with the
+neighbourhood and with the whole picture, and gives one logit. Everything it reads is relative to the references, so
+that weights learnt on some products serve others (residual features after Zhu & Pang 2024, InCTRL). Optionally the
+picture's hierarchical sparse prompt is added.
 
 Pure NumPy: trained weights are a small ``.npz`` file, and torch is only needed to make one (``flawscope.training``).
 """
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import ProductError, WeightsError
 from ..backbones import VisualFeatures
-from .expert import expert_tokens
+from .expert import FittedExpert, ReferenceFit, expert_tokens
 from .memory_bank import CHUNK, greedy_coreset
 from .sparse_coding import hierarchical_prompt, sparse_codes
 
@@ -40,14 +41,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadMemory:
-    """Patches of the references, and how far good patches lie from them.
+    """The references: the untrained expert that they make, their patches, and how far good patches lie from them.
 
     Attributes:
+        expert: whose patch scores the head starts from.
         layers: per layer float32 (M, D_l), unit rows; row i of all layers is the same patch.
         centre: float32 (L,), mean distance per layer of a good patch judged by other references.
         spread: float32 (L,), its standard deviation.
     """
 
+    expert: FittedExpert
     layers: tuple[Floats, ...]
     centre: Floats
     spread: Floats
@@ -60,7 +63,7 @@ class HeadInputs:
     Attributes:
         values: float32 (N, F), one row a patch, ``input_width`` columns.
         residuals: per layer float32 (N, D_l), |token - nearest good token| times RESIDUAL_SCALE.
-        distances: float32 (N,), of the deepest layer, in [0, 2].
+        distances: float32 (N,), patch scores of the untrained expert.
         grid: (h, w).
     """
 
@@ -75,46 +78,46 @@ def layer_tokens(features: VisualFeatures) -> tuple[Floats, ...]:
     return tuple(expert_tokens(replace(features, patch_tokens=(layer,))) for layer in features.patch_tokens)
 
 
-def fit_memory(references: Sequence[tuple[Floats, ...]], bank_size: int = 4000) -> HeadMemory:
+def fit_memory(fit: ReferenceFit, references: Sequence[VisualFeatures]) -> HeadMemory:
     """Remember the references.
 
     Args:
-        references: ``layer_tokens`` of each.
-        bank_size: patches kept, by greedy k-centre selection on the deepest layer.
+        fit: the untrained expert of the references, see ``reference_views.fit_references``.
+        references: features of each, in the same order.
 
     Raises:
         ProductError: fewer than MIN_REFERENCES.
     """
     if len(references) < MIN_REFERENCES:
         raise ProductError(f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures.")
-    owners = np.repeat(np.arange(len(references)), [len(tokens[-1]) for tokens in references])
-    layers = tuple(np.concatenate(parts) for parts in zip(*references, strict=True))
-    kept, _ = greedy_coreset(layers[-1], bank_size)
+    tokens = [layer_tokens(features) for features in references]
+    owners = np.repeat(np.arange(len(tokens)), [len(layers[-1]) for layers in tokens])
+    layers = tuple(np.concatenate(parts) for parts in zip(*tokens, strict=True))
+    kept, _ = greedy_coreset(layers[-1], fit.expert.config.bank_size)
     bank, bank_owners = tuple(layer[kept] for layer in layers), owners[kept]
-    distances = []
-    for number, tokens in enumerate(references):
+    judged = []
+    for number, (own, features) in enumerate(zip(tokens, references, strict=True)):
         others = bank_owners != number
         if others.any():  # a coreset of few tokens may hold one reference only
-            distances.append(_compare(tokens, tuple(layer[others] for layer in bank))[0])
-    judged = np.concatenate(distances)
-    return HeadMemory(bank, judged.mean(axis=0), judged.std(axis=0) + np.float32(1e-3))
+            distances, _ = _compare(own, tuple(layer[others] for layer in bank))
+            distances[:, -1] = fit.without(number).score_grid(features).ravel()
+            judged.append(distances)
+    known = np.concatenate(judged)
+    return HeadMemory(fit.expert, bank, known.mean(axis=0), known.std(axis=0) + np.float32(1e-3))
 
 
-def head_inputs(
-    tokens: tuple[Floats, ...], grid: tuple[int, int], memory: HeadMemory, *, channels: bool = False
-) -> HeadInputs:
-    """Compare a picture with the references.
+def head_inputs(features: VisualFeatures, memory: HeadMemory, *, channels: bool = False) -> HeadInputs:
+    """Compare the first picture of a batch with the references.
 
     Args:
-        tokens: ``layer_tokens`` of the picture.
-        grid: (h, w), h * w = N.
+        features: of the picture.
         memory: of the product's references.
         channels: whether the head also reads in which channels of the deepest layer a patch differs.
     """
-    distances, residuals = _compare(tokens, memory.layers)
-    deepest = distances[:, -1]
+    distances, residuals = _compare(layer_tokens(features), memory.layers)
+    distances[:, -1] = deepest = memory.expert.score_grid(features).ravel()
     standard = (distances - memory.centre) / memory.spread
-    key = standard[:, -1].reshape(grid)
+    key = standard[:, -1].reshape(features.grid)
     quantiles = np.quantile(deepest, QUANTILES).astype(np.float32)
     picture = np.concatenate([quantiles, memory.centre, memory.spread])
     columns = [
@@ -125,7 +128,7 @@ def head_inputs(
         np.broadcast_to(picture, (len(deepest), len(picture))),
         *([residuals[-1]] if channels else []),
     ]
-    return HeadInputs(np.concatenate(columns, axis=1).astype(np.float32), residuals, deepest, grid)
+    return HeadInputs(np.concatenate(columns, axis=1).astype(np.float32), residuals, deepest, features.grid)
 
 
 def input_width(layer_dims: Sequence[int], *, channels: bool = False) -> int:
@@ -157,7 +160,7 @@ class ReferenceHead:
 
     Args:
         weights: by the names of ``training.head.TorchReferenceHead.state_dict``.
-        config: ``backbone`` (its name), ``backbone_sha256``, ``short_side_px``, ``bank_size``, ``layer_dims``,
+        config: ``backbone`` (its name), ``backbone_sha256``, ``expert`` (its configuration), ``layer_dims``,
             ``channels`` (see ``head_inputs``), ``prompt`` (``none``, ``sparse`` or ``dense``).
 
     Raises:
@@ -174,7 +177,7 @@ class ReferenceHead:
 
     def inputs(self, features: VisualFeatures, memory: HeadMemory) -> HeadInputs:
         """What this head reads of a picture's features."""
-        return head_inputs(layer_tokens(features), features.grid, memory, channels=self.config["channels"])
+        return head_inputs(features, memory, channels=self.config["channels"])
 
     def logits(self, inputs: HeadInputs) -> Floats:
         """How likely each patch is defective, float32 (h, w), as log odds."""
@@ -227,7 +230,8 @@ class ReferenceHead:
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                np.savez(file, **{"header.json": header, **self.weights})
+                arrays: dict[str, Any] = {"header.json": header, **self.weights}
+                np.savez(file, **arrays)
 
         write_atomically(path, write)
 
