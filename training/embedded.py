@@ -45,7 +45,7 @@ class HeadConfig:
         loop: how weights are fitted.
     """
 
-    hidden: int = 32
+    hidden: int = 8
     prompt: Prompt = "none"
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -69,15 +69,14 @@ class HeadTask:
             raise InputError("there is nothing to train on.", hint="Give products with good and defective pictures.")
         self.samples, self.held_out, self.config, self.device = samples, held_out, config, device
         self.size = len(samples)
-        some = np.concatenate([sample.values[::7] for sample in samples]).astype(np.float32)
+        pictures = np.stack([sample.picture for sample in samples])
         dims = [layer.shape[1] for layer in samples[0].residuals]
         self.module = TorchReferenceHead(
             dims,
             hidden=config.hidden,
-            channels=config.episodes.channels,
             prompt=config.prompt,
-            centre=torch.from_numpy(some.mean(axis=0)),
-            scale=torch.from_numpy(some.std(axis=0) + 1e-3),
+            centre=torch.from_numpy(pictures.mean(axis=0)),
+            scale=torch.from_numpy(pictures.std(axis=0) + 1e-3),
         ).to(device)
 
     def loss(self, indices: Sequence[int]) -> torch.Tensor:
@@ -88,7 +87,7 @@ class HeadTask:
             by_size.setdefault(len(sample.distances), []).append(sample)
         total = torch.zeros((), device=self.device)
         for group in by_size.values():
-            logits, hsp, _ = self.module(batch_of(group, self.device))
+            logits, hsp = self.module(batch_of(group, self.device))
             with torch.autocast(torch.device(self.device).type, enabled=False):
                 part = sum((self._picture_loss(row, s) for row, s in zip(logits, group, strict=True)), total * 0)
                 total = total + part + (HSP_WEIGHT * len(group) * hsp.total if hsp is not None else 0.0)
@@ -128,7 +127,8 @@ def batch_of(samples: Sequence[HeadSample], device: str = "cpu") -> HeadBatch:
 
     residuals = zip(*(sample.residuals for sample in samples), strict=True)
     return HeadBatch(
-        stack([sample.values for sample in samples]),
+        stack([sample.patches for sample in samples]),
+        stack([sample.picture for sample in samples]),
         tuple(stack(layer) for layer in residuals),
         stack([sample.distances for sample in samples]),
     )
@@ -140,7 +140,7 @@ def judge(
     """Image scores: mean of the highest logits."""
     scores = []
     for sample in samples:
-        logits, _, _ = module(batch_of([sample], device))
+        logits, _ = module(batch_of([sample], device))
         scores.append(top_fraction_mean(logits[0].cpu().numpy(), top_fraction))
     return scores
 
@@ -207,7 +207,6 @@ def head_config(task: HeadTask, backbone: Backbone) -> dict[str, Any]:
         "backbone_sha256": backbone.weights_sha256,
         "expert": asdict(task.config.expert),
         "layer_dims": list(task.module.layer_dims),
-        "channels": task.config.episodes.channels,
         "prompt": task.config.prompt,
     }
 

@@ -43,7 +43,6 @@ class EpisodeConfig:
         synthetic: pictures with a made defect per good picture and episode.
         nuisance: share of good and synthetic pictures that get changes of capture.
         max_pictures: of each kind, labelled and good, a product and episode.
-        channels: see ``head_inputs``.
     """
 
     shots: tuple[int, ...] = (4, 16)
@@ -52,7 +51,6 @@ class EpisodeConfig:
     synthetic: int = 2
     nuisance: float = 0.5
     max_pictures: int = 120
-    channels: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class HeadSample:
     """One picture for the head; arrays are float16 to keep a few thousand in memory.
 
     Attributes:
-        values: (N, F), see ``HeadInputs``.
+        patches: (N, 2 L + 1), see ``HeadInputs``.
+        picture: float32 (P,).
         residuals: per layer (N, D_l).
         distances: (N,).
         grid: (h, w).
@@ -70,7 +69,8 @@ class HeadSample:
         kind: ``real``, ``good`` or ``synthetic``.
     """
 
-    values: NDArray[np.float16]
+    patches: NDArray[np.float16]
+    picture: NDArray[np.float32]
     residuals: tuple[NDArray[np.float16], ...]
     distances: NDArray[np.float16]
     grid: tuple[int, int]
@@ -128,10 +128,11 @@ def _episode(
     memory = cache.remember(chosen)
 
     def sample(rgb: Picture, mask: NDArray[np.bool_] | None, defective: bool, kind: str) -> HeadSample:
-        inputs = head_inputs(cache.features(rgb), memory, channels=config.channels)
+        inputs = head_inputs(cache.features(rgb), memory)
         half = np.float16
         return HeadSample(
-            np.clip(inputs.values, -6e4, 6e4).astype(half),
+            np.clip(inputs.patches, -6e4, 6e4).astype(half),
+            inputs.picture,
             tuple(layer.astype(half) for layer in inputs.residuals),
             inputs.distances.astype(half),
             inputs.grid,

