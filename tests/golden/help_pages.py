@@ -26,6 +26,7 @@ COMMANDS = (
     "bench types",
     "bench retrieval",
     "bench speed",
+    "bench robustness",
     "bench zsad",
     "models",
     "models list",
