@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # one-line messages come from here too, and they must not wai
 
 STYLES = {"OK": "bold white on green4", "NG": "bold white on red3", "REVIEW": "bold black on gold3"}
 STEP_NAMES = {
-    "begin": "starting",
     "load": "reading the picture",
     "encode": "looking",
     "localise": "locating",

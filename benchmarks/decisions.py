@@ -21,9 +21,9 @@ from ..agent.inspector import Inspector
 from ..agent.schemas import InspectionReport, Verdict
 from ..agent.settings import load_settings
 from ..graphs.routing import VIEW_ACTIONS
-from ..tools.ad_expert.appearance import picture_statistics
 from ..tools.ad_expert.calibration import Calibration
-from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
+from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, prepare
+from ..tools.ad_expert.reference_views import fit_references
 from ..tools.backbones import VisualFeatures, load_backbone
 from ..tools.imaging import load_image
 from ..tools.products import fit_product
@@ -221,17 +221,13 @@ def run_mixed(
             continue
         paths = [*product.references, *(p.path for p in product.tests if p.defect_type == "good")]
         tell(f"{product.name}: {len(paths)} good pictures shuffled {SHUFFLES} times")
-        seen = [backbone.encode_image(prepare(load_image(path).rgb, config.short_side_px)[None]) for path in paths]
+        framed = [prepare(load_image(path).rgb, config) for path in paths]
+        seen = [backbone.encode_image(picture[None]) for picture in framed]
         hits = dict.fromkeys(rates, 0)
         for seed in range(SHUFFLES):
             order = np.random.default_rng(seed).permutation(len(paths))
             chosen, held_out = [seen[i] for i in order[:count]], [seen[i] for i in order[count:]]
-            fit = ReferenceFit(
-                [expert_tokens(features) for features in chosen],
-                range(count),
-                config,
-                statistics=np.stack([picture_statistics(features) for features in chosen]),
-            )
+            fit = fit_references([framed[i] for i in order[:count]], chosen, backbone, config)
             left_out = [_first_look(fit.without(owner), features) for owner, features in enumerate(chosen)]
             calibration = Calibration(("whole",), np.array(left_out)[:, None])
             scores = [_first_look(fit.expert, features) for features in held_out]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ..agent.errors import ConfigError
 from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
-from ..tools.ad_expert.appearance import picture_statistics
-from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
-from ..tools.backbones import VisualFeatures, load_backbone
+from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, prepare, resize_to_frame
+from ..tools.ad_expert.reference_views import fit_references
+from ..tools.backbones import Backbone, VisualFeatures, load_backbone
 from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import image_auroc
@@ -43,12 +43,8 @@ Setting = tuple[int, int]
 """(shots, draw)."""
 
 
-class StageBackbone(Protocol):
+class StageBackbone(Backbone, Protocol):
     """What the comparison needs: the expert's tokens and, for the baseline, the raw stages."""
-
-    def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
-        """See ``Backbone.encode_image``."""
-        ...
 
     def run_stages(self, batch: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """See ``EfficientNetLite2.run_stages``."""
@@ -166,14 +162,10 @@ def run_product(
     chosen = {setting: draw_references(available, *setting) for setting in settings}
     used = sorted({index for indices in chosen.values() for index in indices})
     pictures = {index: load_image(product.references[index]).rgb for index in used}
-    encoded = {i: backbone.encode_image(prepare(rgb, config.short_side_px)[None]) for i, rgb in pictures.items()}
+    prepared = {index: prepare(rgb, config) for index, rgb in pictures.items()}
+    encoded = {index: backbone.encode_image(framed[None]) for index, framed in prepared.items()}
     experts = {
-        key: ReferenceFit(
-            [expert_tokens(encoded[i]) for i in indices],
-            range(len(indices)),
-            config,
-            statistics=np.stack([picture_statistics(encoded[i]) for i in indices]),
-        ).expert
+        key: fit_references([prepared[i] for i in indices], [encoded[i] for i in indices], backbone, config).expert
         for key, indices in chosen.items()
     }
     memory = [_encode_baseline(backbone, pictures[index]) for index in used]
@@ -186,7 +178,7 @@ def run_product(
         rgb = load_image(test.path).rgb
         height, width = rgb.shape[:2]
         mask = load_mask(test, height, width) if product.has_masks else None
-        features = backbone.encode_image(prepare(rgb, config.short_side_px)[None])
+        features = backbone.encode_image(prepare(rgb, config)[None])
         nearest = nearest_per_reference(_encode_baseline(backbone, rgb), memory)
         for key in settings:
             _add_default(tally, key, experts[key], features, mask, (height, width))
@@ -207,7 +199,9 @@ def run_product(
 
 
 def _encode_baseline(backbone: StageBackbone, rgb: NDArray[np.uint8]) -> Tokens:
-    return baseline_tokens(backbone.run_stages(prepare(rgb, BASELINE_SHORT_SIDE_PX)[None], ("stride8", "stride16")))
+    return baseline_tokens(
+        backbone.run_stages(resize_to_frame(rgb, BASELINE_SHORT_SIDE_PX)[None], ("stride8", "stride16"))
+    )
 
 
 def _add_default(

@@ -195,7 +195,7 @@ def _describe(
     config = ExpertConfig()
 
     def encode(path: Path) -> VisualFeatures:
-        return backbone.encode_image(prepare(load_image(path).rgb, config.short_side_px)[None])
+        return backbone.encode_image(prepare(load_image(path).rgb, config)[None])
 
     tell(f"{product.name}: references")
     expert: FittedExpert | None = None

@@ -194,7 +194,7 @@ def _once(inspector: Inspector, path: Path, product: str) -> dict[str, float]:
         raise BackendError(f"{path} could not be inspected: {report.verdict_reason}")
     rgb = load_image(path).rgb
     begun = time.perf_counter()
-    batch = prepare(rgb, model.expert.config.short_side_px)[None]
+    batch = prepare(rgb, model.expert.config)[None]
     resized = time.perf_counter()
     backbone.run_stages(batch, ("stride8", "stride16"))
     ended = time.perf_counter()

@@ -54,7 +54,7 @@ def describe_product(folder: Path, backbone: Backbone) -> tuple[Features, Labels
     config = ExpertConfig()
 
     def encode(path: Path) -> VisualFeatures:
-        return backbone.encode_image(prepare(load_image(path).rgb, config.short_side_px)[None])
+        return backbone.encode_image(prepare(load_image(path).rgb, config)[None])
 
     fitted: FittedExpert | None = None
     if references:

@@ -42,14 +42,14 @@ def step(node: Node) -> Node:
     def run(self: InspectionNodes, state: InspectionState) -> Update:
         if state.get("error"):
             return {}
-        begun = time.perf_counter()
+        begun, name = time.perf_counter(), node.__name__.lstrip("_")
         try:
             update = node(self, state)
         except FlawscopeError as error:
-            failure = {"code": error.code, "message": str(error), "exit_code": error.exit_code, "step": node.__name__}
+            failure = {"code": error.code, "message": str(error), "exit_code": error.exit_code, "step": name}
             return {"error": failure}
         entry = {
-            "action": node.__name__,
+            "action": name,
             "entropy_before": state.get("entropy"),
             "entropy_after": update.get("entropy", state.get("entropy")),
             "seconds": time.perf_counter() - begun,
@@ -68,16 +68,26 @@ class InspectionNodes:
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
-    def begin(self, state: InspectionState) -> Update:
-        """Forget the picture before: a thread may be used again, and no score or failure of another part may count."""
-        emptied = ("picture", "features", "expert", "draft", "decision")
-        forgotten = ("scores", "documents", "evidence", "done", "trace", "error", "human", "entropy", "defect_type")
-        clean = {"entropy_source": "", "problems": [], "fatal": False, "started": time.time()}
-        return {**{key: {} for key in emptied}, **dict.fromkeys(forgotten), **clean}
+    def load(self, state: InspectionState) -> Update:
+        """Decode the picture, and forget the one before: no score or failure of another part may count.
+
+        A thread may be used again; what its reducers kept then is overwritten.
+        """
+        from langgraph.types import Overwrite
+
+        asked: Any = {key: state.get(key) for key in ("image", "product", "instruction")}
+        update = self._load(asked)
+        blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
+        blank |= dict.fromkeys(("human", "entropy", "defect_type"))
+        blank |= {"entropy_source": "", "problems": [], "fatal": False, "started": time.time()}
+        kept: Update = {"scores": {}, "documents": {}, "evidence": {}, "done": [], "trace": [], "error": None}
+        kept |= {key: value for key, value in update.items() if key in kept}
+        if state.get("trace") or state.get("error"):
+            kept = {key: Overwrite(value) for key, value in kept.items()}
+        return {**blank, **update, **kept}
 
     @step
-    def load(self, state: InspectionState) -> Update:
-        """Decode the picture."""
+    def _load(self, state: InspectionState) -> Update:
         product = self._product(state)
         picture = load_image(
             state["image"],

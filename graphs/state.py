@@ -10,19 +10,19 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 Action = Literal["zoom", "reference", "self_consistency", "more_docs"]
 
 
-def merge(left: dict[str, Any], right: dict[str, Any] | None) -> dict[str, Any]:
-    """Later rounds replace what has the same key and add the rest; None forgets all."""
-    return {} if right is None else {**left, **right}
+def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """Later rounds replace what has the same key and add the rest."""
+    return {**left, **right}
 
 
-def append(left: list[Any], right: list[Any] | None) -> list[Any]:
-    """Later rounds add to the list; None forgets all."""
-    return [] if right is None else left + right
+def append(left: list[Any], right: list[Any]) -> list[Any]:
+    """Later rounds add to the list."""
+    return left + right
 
 
 def first(left: dict[str, Any] | None, right: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The first failure stands, also when both parallel paths fail in one step; None forgets it."""
-    return right if right is None else left or right
+    """The first failure stands, also when both parallel paths fail in one step."""
+    return left or right
 
 
 class InspectionInput(TypedDict):

@@ -67,7 +67,7 @@ def _look(
 
 def _take(nodes: Any, step: str, state: Record) -> Record:
     update: Record = getattr(nodes, step)(state)
-    if "error" in update:
+    if update.get("error"):
         raise StepError(update["error"])
     state.update(update)
     return update

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..agent.errors import InputError, ProductError
 from . import views
 from .ad_expert.anomaly_map import smooth_grid
-from .ad_expert.appearance import picture_statistics
 from .ad_expert.calibration import Calibration
 from .ad_expert.expert import ExpertConfig, ReferenceFit, config_for, expert_tokens, prepare
+from .ad_expert.reference_views import fit_references
 from .ad_expert.text_anchors import TextAnchors
 from .ad_expert.text_guidance import TextGuidance, align
 from .ad_expert.zero_shot import ZeroShotConfig, patch_scores_of
@@ -161,7 +161,7 @@ def _look(
     seen = []
     for done, picture in enumerate(pictures):
         tell("looking at the references", done, len(pictures))
-        features = backbone.encode_image(prepare(picture.rgb, config.short_side_px)[None])
+        features = backbone.encode_image(prepare(picture.rgb, config)[None])
         seen.append(SeenReference(picture, features, expert_tokens(features)))
     tell("looking at the references", len(pictures), len(pictures))
     return seen
@@ -170,19 +170,10 @@ def _look(
 def _fit_whole(
     seen: Sequence[SeenReference], backbone: Backbone, rotate: bool, config: ExpertConfig, tell: Progress
 ) -> ReferenceFit:
-    """Memory bank of whole pictures, with quarter turns when the part lies at any angle."""
-    tokens, owners = [reference.tokens for reference in seen], list(range(len(seen)))
-    for owner, reference in enumerate(seen if rotate else ()):
-        tell("turning the references", owner, len(seen))
-        prepared = prepare(reference.picture.rgb, config.short_side_px)
-        for turn in (1, 2, 3):
-            turned = np.ascontiguousarray(np.rot90(prepared, turn))
-            tokens.append(expert_tokens(backbone.encode_image(turned[None])))
-            owners.append(owner)
-    if rotate:
-        tell("turning the references", len(seen), len(seen))
-    statistics = np.stack([picture_statistics(reference.features) for reference in seen])
-    return ReferenceFit(tokens, owners, config, statistics=statistics, progress=tell)
+    """Memory bank of whole pictures and of what else they show."""
+    prepared = [prepare(reference.picture.rgb, config) for reference in seen]
+    features = [reference.features for reference in seen]
+    return fit_references(prepared, features, backbone, config, rotate=rotate, progress=tell)
 
 
 def _fit_fine(
@@ -254,7 +245,7 @@ def _calibrate(
         if posed:
             grid, _ = views.placewise_distances(reference.tokens, reference.features.grid, stored, skip=owner)
             scores["reference"] = expert.image_score(grid, reference.features)
-        copies = views.jittered(prepare(reference.picture.rgb, expert.config.short_side_px))
+        copies = views.jittered(prepare(reference.picture.rgb, expert.config))
         found = [views.interior_score(expert, backbone.encode_image(copy[None])) for copy in copies]
         scores["self_consistency"] = float(np.mean(found))
         rows.append([scores[view] for view in offered])

@@ -32,6 +32,7 @@ from .ad_expert.expert import ExpertConfig, FittedExpert
 from .ad_expert.memory_bank import MemoryBank, Progress
 from .ad_expert.text_anchors import TextAnchors
 from .ad_expert.text_guidance import TextGuidance
+from .ad_expert.token_frame import TokenFrame
 from .ad_expert.zero_shot import ZeroShotConfig
 from .backbones import Backbone
 from .defect_types import TypeModel
@@ -50,7 +51,7 @@ __all__ = [
     "require_product",
 ]
 
-FORMAT = 1
+FORMAT = 2
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 STORED_SIDE_PX = 1024
 REMEDY = "Enrol it again: flawscope enroll {name} good/*.jpg --replace"
@@ -165,14 +166,12 @@ def enroll_product(
 
 def _write(model: ProductModel, folder: Path) -> None:
     arrays: dict[str, Any] = {
-        "bank_tokens": model.expert.bank.tokens,
-        "bank_owners": model.expert.bank.owners,
         "calibration": model.calibration.scores,
         "pixel_scale": np.array([model.pixel_scale.threshold, model.pixel_scale.peak, model.pixel_scale.area_share]),
     }
-    for name, expert in (("fine", model.fine), ("tile", model.tiles)):
+    for name, expert in (("bank", model.expert), ("fine", model.fine), ("tile", model.tiles)):
         if expert is not None:
-            arrays |= {f"{name}_tokens": expert.bank.tokens, f"{name}_owners": expert.bank.owners}
+            arrays |= _bank_arrays(name, expert.bank)
     look = model.expert.appearance
     if look is not None:
         arrays |= {"look_centre": look.centre, "look_spread": look.spread, "look_references": look.references}
@@ -216,6 +215,23 @@ def _write(model: ProductModel, folder: Path) -> None:
         "files": hashes,
     }
     write_json_atomically(folder / "product.json", manifest)
+
+
+def _bank_arrays(name: str, bank: MemoryBank) -> dict[str, Any]:
+    assert bank.frame is not None  # noqa: S101  # ReferenceFit gives every bank both
+    assert bank.weights is not None  # noqa: S101
+    return {
+        f"{name}_tokens": bank.tokens,
+        f"{name}_owners": bank.owners,
+        f"{name}_weights": bank.weights,
+        f"{name}_basis": bank.frame.basis,
+        f"{name}_place_weight": np.array(bank.frame.place_weight),
+    }
+
+
+def _read_bank(name: str, arrays: Any) -> MemoryBank:
+    frame = TokenFrame(arrays[f"{name}_basis"], float(arrays[f"{name}_place_weight"]))
+    return MemoryBank(arrays[f"{name}_tokens"], arrays[f"{name}_owners"], frame, arrays[f"{name}_weights"])
 
 
 def _describe_text(text: TextGuidance) -> dict[str, Any]:
@@ -283,9 +299,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         gain = float(arrays["look_gain"])
         look = Appearance(arrays["look_centre"], arrays["look_spread"], arrays["look_references"], gain)
     banks = {
-        name: FittedExpert(MemoryBank(arrays[f"{name}_tokens"], arrays[f"{name}_owners"]), config)
-        for name in ("fine", "tile")
-        if f"{name}_tokens" in arrays
+        name: FittedExpert(_read_bank(name, arrays), config) for name in ("fine", "tile") if f"{name}_tokens" in arrays
     }
     text = None
     if (words := manifest.get("text")) is not None:
@@ -298,7 +312,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
     return ProductModel(
         name=manifest["name"],
         backbone=backbone,
-        expert=FittedExpert(MemoryBank(arrays["bank_tokens"], arrays["bank_owners"]), config, look),
+        expert=FittedExpert(_read_bank("bank", arrays), config, look),
         fine=banks.get("fine"),
         tiles=banks.get("tile"),
         calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),

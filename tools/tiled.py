@@ -26,7 +26,7 @@ def tile_tokens(rgb: NDArray[np.uint8], backbone: Backbone, config: ExpertConfig
     found = []
     for tile in plan_tiles(rgb.shape[0], rgb.shape[1]):
         crop = rgb[tile.y0 : tile.y1, tile.x0 : tile.x1]
-        features = backbone.encode_image(prepare(crop, config.short_side_px)[None])
+        features = backbone.encode_image(prepare(crop, config)[None])
         found.append((expert_tokens(features), features.grid))
     return found
 

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from ..agent.errors import ProductError
 from .ad_expert.anomaly_map import smooth_grid
 from .ad_expert.expert import ExpertConfig, FittedExpert, expert_tokens, prepare
+from .ad_expert.token_frame import NEIGHBOURHOOD, same_place_share
 from .backbones import Backbone, VisualFeatures
 
 if TYPE_CHECKING:
     from .products import ProductModel
 
-NEIGHBOURHOOD = 2
-"""Patches around its own place in which a patch may find its like (reference view): tolerates small shifts."""
 COMPARED = 3
 """Most similar references that the reference view looks at."""
 JITTERS = ((5, 3, 1.0), (-3, 5, 0.97), (3, -5, 1.03), (-5, -3, 1.0))
@@ -30,8 +29,6 @@ JITTERS = ((5, 3, 1.0), (-3, 5, 0.97), (3, -5, 1.03), (-5, -3, 1.0))
 SAME_PLACE_SHARE = 0.3
 """Share of nearest neighbours at the same place from which on parts are pictured in the same pose (measured: aligned
 products 0.48 and 0.84, textures and mixed crops at most 0.15)."""
-ALIGNMENT_PAIRS = 12
-"""Pairs of references that the pose is read from."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def encode(backbone: Backbone, product: ProductModel | None, rgb: NDArray[np.uin
         return product.expert.encode(backbone, rgb)
     if backbone.image_size_px is not None:
         return backbone.encode_image(rgb[None])
-    return backbone.encode_image(prepare(rgb, ExpertConfig().short_side_px)[None])
+    return backbone.encode_image(prepare(rgb, ExpertConfig())[None])
 
 
 def window_around(size: tuple[int, int], centre: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -124,7 +121,7 @@ def self_consistency(
     product: ProductModel, rgb: NDArray[np.uint8], features: VisualFeatures, peak_px: tuple[int, ...]
 ) -> ViewScore:
     """Mean score of shifted and slightly dimmed or brightened copies."""
-    copies = jittered(prepare(rgb, product.expert.config.short_side_px))
+    copies = jittered(prepare(rgb, product.expert.config))
     scores = [interior_score(product.expert, product.backbone.encode_image(copy[None])) for copy in copies]
     score, typical = float(np.mean(scores)), product.typical("self_consistency")
     note = (
@@ -159,29 +156,13 @@ def has_more_pixels(size: tuple[int, int], config: ExpertConfig) -> bool:
 
 
 def same_pose(tokens: Sequence[NDArray[np.float32]], grids: Sequence[tuple[int, int]]) -> bool:
-    """Whether the references show their parts in the same pose.
-
-    A patch's nearest neighbour in another reference then lies near its own place. In a texture it may lie anywhere, and
-    comparing place by place would only throw references away.
+    """Whether the references show their parts in one pose; place by place, textures would only lose references.
 
     Args:
         tokens: float32 (N, D) per reference, unit rows.
         grids: their (h, w).
     """
-    pairs = [(i, i + 1) for i in range(len(tokens) - 1) if grids[i] == grids[i + 1]][:ALIGNMENT_PAIRS]
-    if not pairs:
-        return False
-    shares = []
-    for first, second in pairs:
-        h, w = grids[first]
-        nearest = (tokens[first] @ tokens[second].T).argmax(axis=1)
-        row, column = np.divmod(np.arange(h * w), w)
-        near = (np.abs(nearest // w - row) <= NEIGHBOURHOOD) & (np.abs(nearest % w - column) <= NEIGHBOURHOOD)
-        # Patches at the border see the padding and find each other in any texture.
-        inner = (np.minimum(row, h - 1 - row) > NEIGHBOURHOOD) & (np.minimum(column, w - 1 - column) > NEIGHBOURHOOD)
-        if inner.any():
-            shares.append(float(near[inner].mean()))
-    return bool(shares) and float(np.mean(shares)) > SAME_PLACE_SHARE
+    return same_place_share(tokens, grids) > SAME_PLACE_SHARE
 
 
 def jittered(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

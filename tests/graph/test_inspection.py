@@ -22,7 +22,7 @@ from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.tools import views
 from flawscope.tools.ad_expert.calibration import Calibration
 
-FIRST_ROUND = ["begin", "load", "encode", "localise", "retrieve", "classify", "reason", "verify"]
+FIRST_ROUND = ["load", "encode", "localise", "retrieve", "classify", "reason", "verify"]
 ROUND = ["classify", "reason", "verify"]
 
 
@@ -54,8 +54,8 @@ def scripted(plant: Plant, reasoner: Any, **flags: Any) -> InspectionDeps:
 
 def test_a_defective_part_is_ng_with_place_type_and_cited_words(plant: Plant) -> None:
     steps, report = run(plant.deps(), plant.square)
-    assert sorted(steps[:5]) == sorted(FIRST_ROUND[:5])
-    assert steps[5:] == [*ROUND, "report"]
+    assert sorted(steps[:4]) == sorted(FIRST_ROUND[:4])
+    assert steps[4:] == [*ROUND, "more_docs", *ROUND, "report"]  # the verdict is clear, the type of a square is not
     assert report.verdict is Verdict.NG
     assert report.image_score is not None
     assert report.threshold is not None
@@ -140,15 +140,15 @@ def test_doubt_takes_every_view_once_in_the_order_of_the_settings(plant: Plant, 
     deps = scripted(plant, doubting(entropy), actions=("self_consistency", "zoom", "reference"))
     steps, report = run(deps, plant.square)
     taken = ["self_consistency", "zoom", "reference"]
-    assert steps[5:] == [*ROUND, *[step for action in taken for step in (action, *ROUND)], "report"]
+    assert steps[4:] == [*ROUND, *[step for action in taken for step in (action, *ROUND)], "report"]
     kinds = [item.kind for item in report.evidence]
     assert [kinds.count(kind) for kind in ("zoom", "reference", "consistency")] == [1, 1, 1]
     assert report.uncertainty.entropy == entropy
 
 
 def test_certainty_takes_none(plant: Plant) -> None:
-    steps, _ = run(scripted(plant, doubting(0.0)), plant.square)
-    assert steps[5:] == [*ROUND, "report"]
+    steps, _ = run(scripted(plant, doubting(0.0)), plant.scratch)
+    assert steps[4:] == [*ROUND, "report"]
 
 
 def test_a_conflict_with_the_score_forces_a_second_look_however_sure_the_reasoner_is(plant: Plant) -> None:
@@ -180,7 +180,7 @@ def test_no_action_starts_after_the_time_budget(plant: Plant, monkeypatch: pytes
 
     monkeypatch.setitem(views.VIEWS, "zoom", slow)
     steps, _ = run(scripted(plant, doubting(1.0), time_budget_s=30.0), plant.square)
-    assert steps[5:] == [*ROUND, "zoom", *ROUND, "report"]
+    assert steps[4:] == [*ROUND, "zoom", *ROUND, "report"]
 
 
 def test_all_four_actions_fit_under_the_recursion_limit_of_a_parent(plant: Plant) -> None:
@@ -274,7 +274,7 @@ def test_without_references_the_verdict_is_review_with_both_remedies(plant: Plan
     assert "flawscope enroll" in report.verdict_reason
     assert "--reference" in report.verdict_reason
     assert (report.image_score, report.probability, report.uncertainty.entropy) == (None, None, None)
-    assert steps[5:] == [*ROUND, "report"]
+    assert steps[4:] == [*ROUND, "report"]
 
 
 def test_a_flat_picture_is_review_even_of_an_enrolled_product(plant: Plant) -> None:
@@ -344,6 +344,6 @@ def test_an_invented_cause_does_not_reach_the_report(plant: Plant) -> None:
 
 def test_steps_are_told_in_order_as_they_end(plant: Plant) -> None:
     with Inspector(plant.loaded()) as inspector:
-        events = list(inspector.stream(plant.square, product="plate"))
-    assert [kind for kind, _ in events] == ["step"] * 8 + ["report"]
+        events = list(inspector.stream(plant.scratch, product="plate"))
+    assert [kind for kind, _ in events] == ["step"] * 7 + ["report"]
     assert isinstance(events[-1][1], InspectionReport)

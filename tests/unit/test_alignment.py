@@ -64,9 +64,9 @@ def statistics(spread_of_means: float, spread_within: float, count: int = 4) -> 
 
 def test_the_more_good_pictures_disagree_the_farther_tokens_are_moved() -> None:
     # variance between four means of -1, 1, -1, 1 times s is 4/3 s^2; within it is 1
-    share = (4 / 3 * 0.01) / (4 / 3 * 0.01 + 1)
-    assert disagreement(statistics(0.1, 1.0)) == pytest.approx(share, rel=1e-5)
-    assert alignment_strength(statistics(0.1, 1.0)) == pytest.approx(share / DISAGREEMENT, rel=1e-5)
+    share = (4 / 3 * 0.0025) / (4 / 3 * 0.0025 + 1)
+    assert disagreement(statistics(0.05, 1.0)) == pytest.approx(share, rel=1e-5)
+    assert alignment_strength(statistics(0.05, 1.0)) == pytest.approx(share / DISAGREEMENT, rel=1e-5)
     assert alignment_strength(statistics(1.0, 1.0)) == 1.0
     assert alignment_strength(statistics(0.0, 1.0)) == 0.0
 

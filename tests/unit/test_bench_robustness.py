@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_clean_pictures_are_told_apart_and_a_darker_lamp_raises_alarms(data: Path) -> None:
+def test_clean_pictures_are_told_apart_and_a_much_darker_lamp_raises_alarms(data: Path) -> None:
     told: list[str] = []
     result = run_robustness(data, shots=5, kinds=("gain",), progress=told.append, backbone=PatchStatistics())
     (row,) = result["products"]
@@ -36,7 +36,7 @@ def test_clean_pictures_are_told_apart_and_a_darker_lamp_raises_alarms(data: Pat
     assert row["conditions"][CLEAN]["image_auroc"] == 1.0
     rates = [row["conditions"][condition]["false_alarms"] for condition in (CLEAN, *(("gain", g) for g in GRADES))]
     assert rates == sorted(rates)  # the threshold stays that of the clean references
-    assert rates[-1] == 1.0
+    assert rates[-1] > rates[0]  # even levelled, a dark picture has lost what its greys told
     assert any("picture 1 of 7 in 4 conditions" in line for line in told)
     assert not row["in_macro"]  # four good test pictures are too few for a rate
     assert result["macro"] == {}

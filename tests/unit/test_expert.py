@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import PatchStatistics, texture, with_square
@@ -9,7 +11,15 @@ from numpy.typing import NDArray
 
 from flawscope.agent.errors import ProductError
 from flawscope.tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
-from flawscope.tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
+from flawscope.tools.ad_expert.expert import (
+    ExpertConfig,
+    FittedExpert,
+    ReferenceFit,
+    expert_tokens,
+    level_light,
+    prepare,
+    resize_to_frame,
+)
 from flawscope.tools.ad_expert.memory_bank import MemoryBank
 from flawscope.tools.ad_expert.regions import place_in_words
 from flawscope.tools.backbones import VisualFeatures
@@ -19,7 +29,7 @@ BACKBONE = PatchStatistics()
 
 
 def tokens_of(seed: int) -> NDArray[np.float32]:
-    return expert_tokens(BACKBONE.encode_image(prepare(texture(seed), CONFIG.short_side_px)[None]))
+    return expert_tokens(BACKBONE.encode_image(prepare(texture(seed), CONFIG)[None]))
 
 
 def fitted(count: int, bank_size: int = 4000) -> ReferenceFit:
@@ -38,7 +48,7 @@ def test_a_reference_is_at_no_distance_from_itself() -> None:
 
 def test_a_defect_peaks_where_it_is() -> None:
     config = ExpertConfig(short_side_px=384)  # 24 x 24 patches of 4 px each
-    views = [expert_tokens(BACKBONE.encode_image(prepare(texture(seed), 384)[None])) for seed in range(6)]
+    views = [expert_tokens(BACKBONE.encode_image(prepare(texture(seed), config)[None])) for seed in range(6)]
     expert = ReferenceFit(views, range(6), config).expert
     found = expert.localise(expert.encode(BACKBONE, with_square(texture(9), 60, 20, 18)), 96, 96)
     y, x = np.unravel_index(int(found.anomaly_map.argmax()), (96, 96))
@@ -52,7 +62,8 @@ def test_leaving_one_out_of_an_unthinned_bank_is_brute_force(owner: int) -> None
     others = np.concatenate([tokens_of(seed) for seed in range(4) if seed != owner])
     query = tokens_of(owner)
     brute = np.sqrt(np.maximum(2 - 2 * (query.astype(np.float64) @ others.T.astype(np.float64)).max(axis=1), 0))
-    np.testing.assert_allclose(without.bank.distances(query), brute, atol=1e-3)
+    unweighted = replace(without.bank, weights=None)  # ten dimensions all fit into the subspace
+    np.testing.assert_allclose(unweighted.distances(query), brute, atol=1e-3)
     assert owner not in set(without.bank.owners.tolist())
 
 
@@ -65,7 +76,8 @@ def test_leaving_one_out_of_a_thinned_bank_brings_back_what_it_stood_for() -> No
         others = np.concatenate([tokens_of(seed) for seed in range(6) if seed != owner])
         brute = FittedExpert(MemoryBank(others, np.zeros(len(others), np.int32)), CONFIG)
         query = tokens_of(owner)
-        assert (without.bank.distances(query) >= brute.bank.distances(query) - 1e-3).all()  # a subset of the others
+        unweighted = replace(without.bank, weights=None)
+        assert (unweighted.distances(query) >= brute.bank.distances(query) - 1e-3).all()  # a subset of the others
 
 
 def test_one_reference_cannot_be_left_out_and_none_is_no_product() -> None:
@@ -111,12 +123,32 @@ def test_flat_pictures_and_dead_features_are_finite() -> None:
     ],
 )
 def test_preparing_keeps_the_aspect_up_to_a_limit(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert prepare(np.zeros((*size, 3), np.uint8), 96).shape == (*expected, 3)
+    assert resize_to_frame(np.zeros((*size, 3), np.uint8), 96).shape == (*expected, 3)
 
 
 def test_a_picture_that_fits_is_not_resampled() -> None:
     picture = texture(1)
-    assert prepare(picture, 96) is picture
+    assert resize_to_frame(picture, 96) is picture
+
+
+def test_light_is_brought_to_one_level() -> None:
+    picture = np.full((32, 32, 3), 55, np.uint8)
+    assert (level_light(picture, 110.0) == 110).all()
+    assert (level_light(np.full_like(picture, 220), 110.0) == 110).all()
+    assert (level_light(np.full_like(picture, 10), 110.0) == 30).all()  # not more than three times as bright
+    assert (level_light(np.zeros_like(picture), 110.0) == 0).all()
+    bright = picture.copy()
+    bright[0, 1] = 250
+    assert (level_light(bright, 110.0)[0, 1] == 255).all()  # white is the end
+
+
+def test_a_darker_lamp_changes_nothing() -> None:
+    expert = fitted(3).expert
+    lit = expert.localise(expert.encode(BACKBONE, with_square(texture(9), 60, 20, 18)), 96, 96)
+    dimmed = (with_square(texture(9), 60, 20, 18) * 0.7).astype(np.uint8)
+    assert expert.localise(expert.encode(BACKBONE, dimmed), 96, 96).image_score == pytest.approx(
+        lit.image_score, rel=0.05
+    )
 
 
 def test_a_four_by_four_map_by_hand() -> None:

@@ -59,13 +59,6 @@ def test_a_bank_that_cannot_be_used_is_refused_with_the_remedy(
         MemoryBank(tokens, owners)
 
 
-def test_a_subset_keeps_the_owners() -> None:
-    bank = MemoryBank(unit(4), np.array([0, 0, 1, 2], np.int32))
-    kept = bank.subset(bank.owners != 0)
-    assert kept.owners.tolist() == [1, 2]
-    np.testing.assert_array_equal(kept.tokens, bank.tokens[2:])
-
-
 def test_nothing_is_thinned_that_fits() -> None:
     kept, standing_for = greedy_coreset(unit(10), 10)
     assert kept.tolist() == standing_for.tolist() == list(range(10))

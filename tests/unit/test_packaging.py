@@ -17,12 +17,19 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("agent", "agent/reasoner", "tools", "tools/backbones", "tools/ad_expert", "tools/knowledge")
 PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
+PACKAGES = (*PACKAGES, "benchmarks/datasets", "tools/weights", "training")
 DATA = {
     "agent/profiles": ".toml",
     "tools/backbones": ".onnx",
     "tools/knowledge/documents": ".yaml",
     "prompts": ".md",
 }
+FILES = (
+    "tools/backbones/NOTICE",
+    "tools/knowledge/vocabulary.yaml",
+    "prompts/ensemble.yaml",
+    "benchmarks/published.yaml",
+)
 
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:
@@ -42,7 +49,7 @@ def tracked() -> list[str]:
 
 def expected_files() -> set[str]:
     """What belongs into the wheel, by rule: the packages' modules and their data."""
-    wanted = {"flawscope/cli.py", "flawscope/tools/backbones/NOTICE"}
+    wanted = {"flawscope/cli.py", *(f"flawscope/{name}" for name in FILES)}
     wanted |= {f"flawscope/{folder}/py.typed" for folder in PACKAGES if "/" not in folder}
     for name in tracked():
         path = PurePosixPath(name)

@@ -20,10 +20,13 @@ from ..backbones import Backbone, VisualFeatures
 from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 from .appearance import Appearance, appearance_gain, fit_appearance, picture_statistics
 from .memory_bank import MemoryBank, Progress, greedy_coreset
+from .token_frame import PLACE_WEIGHT, PLACED_SHARE, fit_frame, measure_rivals, rival_weights, same_place_share
 
 STRIDE_PX = 16
 MAX_ASPECT = 8
 """Longer pictures are squeezed to this aspect, so that a line scan cannot ask for a grid without end."""
+MAX_GAIN = 3.0
+"""A picture is brightened or darkened at most by this factor."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class ExpertConfig:
         short_side_px: model pixels of the picture's shorter side.
         bank_size: tokens kept in the memory bank.
         top_fraction: share of the patches that makes the image_score.
+        mean_grey: brightness that every picture is brought to, 0 to 255; None leaves it.
     """
 
     short_side_px: int = 448
-    bank_size: int = 4000
+    bank_size: int = 3000
     top_fraction: float = 0.02
+    mean_grey: float | None = 110.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,46 @@ class Localisation:
 def config_for(backbone: Backbone) -> ExpertConfig:
     """The default configuration; a backbone with a canvas of its own gets pictures that just fill it."""
     side = backbone.image_size_px
-    return ExpertConfig() if side is None else ExpertConfig(short_side_px=-(-side // STRIDE_PX) * STRIDE_PX)
+    if side is None:
+        return ExpertConfig()
+    return ExpertConfig(
+        short_side_px=-(-side // STRIDE_PX) * STRIDE_PX, mean_grey=None
+    )  # level light is unmeasured there
 
 
-def prepare(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
-    """Resize to the model's frame: aspect kept (up to MAX_ASPECT), both sides multiples of 16, nothing cropped.
+def prepare(rgb: NDArray[np.uint8], config: ExpertConfig) -> NDArray[np.uint8]:
+    """Bring a picture to the model's frame and the model's brightness.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        config: for the frame and the brightness.
+
+    Returns:
+        uint8 (H', W', 3), see ``resize_to_frame``.
+    """
+    framed = resize_to_frame(rgb, config.short_side_px)
+    return framed if config.mean_grey is None else level_light(framed, config.mean_grey)
+
+
+def level_light(rgb: NDArray[np.uint8], mean_grey: float) -> NDArray[np.uint8]:
+    """Multiply a picture so that its mean is ``mean_grey``: a lamp that ages or a shutter that drifts is no defect.
+
+    Args:
+        rgb: uint8 (H, W, 3).
+        mean_grey: 0 to 255; reached unless that takes more than MAX_GAIN either way.
+
+    Returns:
+        uint8 (H, W, 3); what gets brighter than white is white.
+    """
+    mean = float(rgb[::4, ::4].mean())  # every 16th pixel says as much
+    gain = min(MAX_GAIN, max(1.0 / MAX_GAIN, mean_grey / max(mean, 1.0)))
+    table = np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
+    leveled: NDArray[np.uint8] = np.take(table, rgb)
+    return leveled
+
+
+def resize_to_frame(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
+    """Resize: aspect kept (up to MAX_ASPECT), both sides multiples of 16, nothing cropped.
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -83,8 +123,10 @@ def prepare(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
     h, w = (max(2, round(side / STRIDE_PX)) * STRIDE_PX for side in sides)
     if (h, w) == (height, width):
         return rgb
-    # reducing_gap decimates by whole boxes first: same look, a fraction of the time for large pictures
-    return np.asarray(Image.fromarray(rgb).resize((w, h), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    # Enlarging wants the smooth curve (textile loses 3 points without); reducing is an average either way, and half as
+    # dear by straight lines. reducing_gap decimates by whole boxes first, a fraction of the time for large pictures.
+    method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(rgb).resize((w, h), method, reducing_gap=3.0))
 
 
 def expert_tokens(features: VisualFeatures) -> NDArray[np.float32]:
@@ -121,11 +163,11 @@ class FittedExpert:
 
     def encode(self, backbone: Backbone, rgb: NDArray[np.uint8]) -> VisualFeatures:
         """One forward pass over a picture, uint8 (H, W, 3), in the frame that the bank was made in."""
-        return backbone.encode_image(prepare(rgb, self.config.short_side_px)[None])
+        return backbone.encode_image(prepare(rgb, self.config)[None])
 
     def score_grid(self, features: VisualFeatures) -> NDArray[np.float32]:
         """Distance of each patch to the bank, float32 (h, w)."""
-        return self.bank.distances(expert_tokens(features)).reshape(features.grid)
+        return self.bank.distances(expert_tokens(features), features.grid).reshape(features.grid)
 
     def local_score(self, patch_scores: NDArray[np.float32]) -> float:
         """What the patches alone say of a picture or a window of it."""
@@ -158,8 +200,9 @@ class ReferenceFit:
 
     Args:
         tokens: per view, float32 (N, D) from ``expert_tokens``.
-        owners: which reference each view belongs to.
+        owners: which reference each view belongs to; the first view of each is the reference as it is.
         config: stored with the result.
+        grids: (h, w) of each view when it is a whole picture the right way up, so that places may count; None else.
         statistics: ``picture_statistics`` of each reference, float32 (n, K) in the order of owner numbers 0..n-1; None
             where views are not whole pictures.
         progress: told about the selection.
@@ -174,25 +217,39 @@ class ReferenceFit:
         owners: Sequence[int],
         config: ExpertConfig,
         *,
+        grids: Sequence[tuple[int, int]] | None = None,
         statistics: NDArray[np.float32] | None = None,
         progress: Progress | None = None,
     ) -> None:
         if not tokens:
             raise ProductError("there are no good references.", hint="Give at least one good picture.")
-        self._tokens = np.concatenate(list(tokens))
+        firsts = [list(owners).index(owner) for owner in sorted(set(owners))]
+        placed = grids and same_place_share([tokens[i] for i in firsts], [grids[i] for i in firsts]) > PLACED_SHARE
+        self._frame = fit_frame(np.concatenate(list(tokens)), PLACE_WEIGHT if placed else 0.0)
+        self._tokens = np.concatenate(
+            [self._frame.coordinates(view, grids[i] if grids else None) for i, view in enumerate(tokens)]
+        )
         self._owners = np.repeat(np.asarray(owners, np.int32), [len(view) for view in tokens])
-        kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
+        self._rivals = measure_rivals(self._tokens, self._owners)
+        self._kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
+        apart = self._rivals.without(None)[self._kept]
+        self._typical = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 1.0
         self._statistics = statistics
-        self.expert = FittedExpert(MemoryBank(self._tokens[kept], self._owners[kept]), config)
+        self.expert = FittedExpert(self._bank(self._kept, None), config)
         if statistics is not None and len(statistics) > 1:
-            first_views = [list(owners).index(owner) for owner in range(len(statistics))]
-            local = [self._local_without(owner, tokens[view]) for owner, view in enumerate(first_views)]
+            local = [
+                self._local_without(owner, tokens[i], grids[i] if grids else None) for owner, i in enumerate(firsts)
+            ]
             gain = appearance_gain(statistics, np.array(local, np.float64))
             self.expert.appearance = fit_appearance(statistics, gain)
 
-    def _local_without(self, owner: int, tokens: NDArray[np.float32]) -> float:
+    def _bank(self, rows: NDArray[np.intp], without: int | None) -> MemoryBank:
+        weights = rival_weights(self._rivals.without(without)[rows], self._typical)
+        return MemoryBank(self._tokens[rows], self._owners[rows], self._frame, weights)
+
+    def _local_without(self, owner: int, tokens: NDArray[np.float32], grid: tuple[int, int] | None) -> float:
         expert = self.without(owner)
-        return expert.local_score(expert.bank.distances(tokens))
+        return expert.local_score(expert.bank.distances(tokens, grid))
 
     def without(self, owner: int) -> FittedExpert:
         """The expert that the other references make.
@@ -200,12 +257,10 @@ class ReferenceFit:
         Raises:
             ProductError: there is no other reference.
         """
-        bank = self.expert.bank
-        orphaned = (bank.owners[self._standing_for] == owner) & (self._owners != owner)
-        kept = bank.owners != owner
-        tokens = np.concatenate([bank.tokens[kept], self._tokens[orphaned]])
-        owners = np.concatenate([bank.owners[kept], self._owners[orphaned]])
+        kept_owners = self._owners[self._kept]
+        orphaned = np.flatnonzero((kept_owners[self._standing_for] == owner) & (self._owners != owner))
+        rows = np.concatenate([self._kept[kept_owners != owner], orphaned])
         others = None
         if self._statistics is not None and self.expert.appearance is not None:
             others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
-        return FittedExpert(MemoryBank(tokens, owners), self.expert.config, others)
+        return FittedExpert(self._bank(rows, owner), self.expert.config, others)

@@ -1,24 +1,27 @@
 """The memory_bank: patch tokens of good references and the distance to the nearest of them.
 
 After PatchCore (Roth et al., 2022): nearest neighbours of locally averaged patch tokens, thinned by a greedy k-centre
-coreset. Tokens are unit vectors, so the distance is the chord ``sqrt(2 - 2 cos)`` in [0, 2].
+coreset. Tokens are unit vectors, so the distance is the chord ``sqrt(2 - 2 cos)`` in [0, 2]. A bank may keep them as
+coordinates in a subspace, with their place in the picture beside them, and may weigh each of them (``token_frame``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.errors import ProductError
+from .token_frame import TokenFrame
 
 POOL_TO = 3
 """Candidates per kept token in the greedy selection; thinning at random first keeps enrolment quick."""
 PROJECTION_DIM = 32
 """The greedy selection works on a random projection, which keeps distances within a few percent."""
-CHUNK = 192
+CHUNK = 1024
 """Patches compared at once: their cosines with a full bank stay in the cache, a whole picture's would not."""
 
 Progress = Callable[[str, int, int], None]
@@ -29,37 +32,66 @@ class MemoryBank:
     """Patch tokens of good references.
 
     Attributes:
-        tokens: float32 (M, D), unit rows.
+        tokens: float32 (M, K): unit rows, or coordinates in ``frame``.
         owners: int32 (M,), which reference each token comes from.
+        frame: how tokens become coordinates; None for tokens as they are.
+        weights: float32 (M,), factor on the distance to each token; None for 1 (see ``rival_weights``).
     """
 
     tokens: NDArray[np.float32]
     owners: NDArray[np.int32]
+    frame: TokenFrame | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        sound = self.tokens.ndim == 2 and self.owners.shape == (len(self.tokens),)
-        if not sound or not np.isfinite(self.tokens).all():
+        weights = np.ones(len(self.tokens)) if self.weights is None else self.weights
+        sound = self.tokens.ndim == 2 and self.owners.shape == weights.shape == (len(self.tokens),)
+        if not sound or not (np.isfinite(self.tokens).all() and np.isfinite(weights).all()):
             raise ProductError("the memory bank of this product is damaged.", hint="Enrol the product again.")
         if len(self.tokens) == 0:
             raise ProductError("the memory bank is empty.", hint="Enrol the product with good references.")
 
-    def distances(self, patch_tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Distance of each patch to its nearest neighbour in the bank.
+    @cached_property
+    def _table(self) -> NDArray[np.float32]:
+        return _with_half_squares(self.tokens)
+
+    def distances(self, patch_tokens: NDArray[np.float32], grid: tuple[int, int] | None = None) -> NDArray[np.float32]:
+        """Weighted distance of each patch to its nearest neighbour in the bank.
 
         Args:
             patch_tokens: float32 (N, D), unit rows.
+            grid: (h, w) with h * w = N; needed where places count.
 
         Returns:
-            float32 (N,), in [0, 2].
+            float32 (N,); in [0, 2] without weights and places.
         """
-        cosines = np.empty(len(patch_tokens), np.float32)
-        for start in range(0, len(patch_tokens), CHUNK):
-            (patch_tokens[start : start + CHUNK] @ self.tokens.T).max(axis=1, out=cosines[start : start + CHUNK])
-        return np.asarray(np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0)), dtype=np.float32)
+        query, squares = patch_tokens, np.ones(1, np.float32)
+        if self.frame is not None:
+            query, squares = self.frame.coordinates(patch_tokens, grid), self.frame.squares(grid)
+        nearest, products = _nearest(query, self._table)
+        distances = np.sqrt(np.maximum(squares - 2.0 * products, 0.0))
+        if self.weights is not None:
+            distances = distances * self.weights[nearest]
+        return np.asarray(distances, dtype=np.float32)
 
-    def subset(self, keep: NDArray[np.bool_]) -> MemoryBank:
-        """The bank of some of its tokens."""
-        return MemoryBank(self.tokens[keep], self.owners[keep])
+
+def _with_half_squares(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Tokens with -|b|^2 / 2 as one more column: q.b - |b|^2 / 2 is then one product, highest for the nearest."""
+    return np.column_stack([tokens, -0.5 * np.einsum("md,md->m", tokens, tokens)]).astype(np.float32)
+
+
+def _nearest(
+    query: NDArray[np.float32], table: NDArray[np.float32], chunk: int = CHUNK
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Per row of ``query`` the nearest row of ``table`` and q.b - |b|^2 / 2; in chunks, to bound the memory."""
+    nearest, products = np.empty(len(query), np.intp), np.empty(len(query), np.float32)
+    extended = np.column_stack([query, np.ones(len(query), np.float32)])
+    for start in range(0, len(query), chunk):
+        likeness = extended[start : start + chunk] @ table.T
+        best = likeness.argmax(axis=1)
+        nearest[start : start + chunk] = best
+        products[start : start + chunk] = likeness[np.arange(len(best)), best]
+    return nearest, products
 
 
 def greedy_coreset(
@@ -102,7 +134,5 @@ def greedy_coreset(
 
 
 def assign(tokens: NDArray[np.float32], centres: NDArray[np.float32], chunk: int = 4096) -> NDArray[np.intp]:
-    """Index of the most similar centre of each token, (M,); in chunks, so that memory stays bounded."""
-    return np.concatenate(
-        [(tokens[start : start + chunk] @ centres.T).argmax(axis=1) for start in range(0, len(tokens), chunk)]
-    )
+    """Index of the nearest centre of each token, (M,)."""
+    return _nearest(tokens, _with_half_squares(centres), chunk)[0]

@@ -155,7 +155,7 @@ def _look(path: Path, backbone: Backbone) -> tuple[VisualFeatures, int, int]:
     """Features of a picture in the frame of an inspection, and the picture's height and width."""
     rgb = load_image(path).rgb
     # one with text brings pictures into the frame it was trained in by itself
-    framed = rgb if backbone.has_text else prepare(rgb, ExpertConfig().short_side_px)
+    framed = rgb if backbone.has_text else prepare(rgb, ExpertConfig())
     return backbone.encode_image(framed[None]), rgb.shape[0], rgb.shape[1]
 
 

@@ -89,8 +89,9 @@ class EfficientNetLite2:
         if batch.ndim != 4 or batch.shape[-1] != 3 or batch.dtype != np.uint8 or min(batch.shape[:3]) < 1:
             raise BackendError(f"expected uint8 pictures (B, H, W, 3), got {batch.dtype} {batch.shape}.")
         stride8, stride16 = self.run_stages(fit_to_stride(batch), ("stride8", "stride16"))
-        b, c, h, w = stride8.shape
-        pooled = stride8.reshape(b, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5))
+        b, _, h, w = stride8.shape
+        rows = stride8[:, :, ::2] + stride8[:, :, 1::2]  # sums of slices: a mean over two short axes takes 20 times as long
+        pooled = (rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25)
         tokens = tuple(
             np.ascontiguousarray(m.reshape(b, m.shape[1], -1).transpose(0, 2, 1)) for m in (pooled, stride16)
         )

@@ -35,7 +35,7 @@ FORMAT = 2
 """Raise when features, drawings or files change meaning."""
 PICTURE_SIDE_PX = 320
 VARIANTS = 3
-CANDIDATES = 64
+CANDIDATES = 32
 """Documents that the store hands to the sampling step; KDE-Sample needs the neighbourhood, not the whole base."""
 
 Progress = Callable[[str, int, int], None]

@@ -16,6 +16,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -256,6 +257,7 @@ _ROLE = re.compile(
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
+@lru_cache(maxsize=4096)  # every inspection quotes the same pages
 def plain_text(text: str) -> str:
     """Return text as one line of plain words: no control or invisible characters, links, markup or speaker's turns."""
     text = _ANSI.sub(" ", text)
@@ -276,6 +278,7 @@ def _is_visible(char: str) -> bool:
     return unicodedata.category(char) not in {"Cc", "Cf", "Co", "Cs", "Cn"}
 
 
+@lru_cache(maxsize=4096)
 def estimated_tokens(text: str) -> int:
     """Estimate the tokens of a text without a tokenizer, rather too many than too few for English prose.
 
