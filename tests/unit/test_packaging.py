@@ -24,7 +24,8 @@ DATA = {
     "tools/knowledge/documents": ".yaml",
     "prompts": ".md",
 }
-FILES = (
+FILES = ("tools/backbones/NOTICE", "tools/knowledge/vocabulary.yaml", "prompts/ensemble.yaml")
+FILES = (*FILES, "benchmarks/published.yaml")
     "tools/backbones/NOTICE",
     "tools/knowledge/vocabulary.yaml",
     "prompts/ensemble.yaml",

@@ -90,7 +90,8 @@ class EfficientNetLite2:
             raise BackendError(f"expected uint8 pictures (B, H, W, 3), got {batch.dtype} {batch.shape}.")
         stride8, stride16 = self.run_stages(fit_to_stride(batch), ("stride8", "stride16"))
         b, _, h, w = stride8.shape
-        rows = stride8[:, :, ::2] + stride8[:, :, 1::2]  # sums of slices: a mean over two short axes takes 20 times as long
+        # Sums of slices: a mean over two short axes takes twenty times as long.
+        rows = stride8[:, :, ::2] + stride8[:, :, 1::2]
         pooled = (rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25)
         tokens = tuple(
             np.ascontiguousarray(m.reshape(b, m.shape[1], -1).transpose(0, 2, 1)) for m in (pooled, stride16)
