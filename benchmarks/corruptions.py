@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,5 +170,5 @@ def jpeg(rgb: Pixels, quality: int) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def _to_pixels(values: NDArray[np.floating]) -> Pixels:  # type: ignore[type-arg]
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _to_pixels(values: NDArray[Any]) -> Pixels:
+    return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)

@@ -102,8 +102,7 @@ def level_light(rgb: NDArray[np.uint8], mean_grey: float) -> NDArray[np.uint8]:
     mean = float(rgb[::4, ::4].mean())  # every 16th pixel says as much
     gain = min(MAX_GAIN, max(1.0 / MAX_GAIN, mean_grey / max(mean, 1.0)))
     table = np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
-    leveled: NDArray[np.uint8] = np.take(table, rgb)
-    return leveled
+    return np.asarray(np.take(table, rgb), dtype=np.uint8)
 
 
 def resize_to_frame(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
