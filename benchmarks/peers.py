@@ -35,7 +35,7 @@ from PIL import Image
 
 from ..agent.errors import BackendError, ConfigError, MissingExtraError
 from ..tools.ad_expert.anomaly_map import grid_to_pixels
-from ..tools.ad_expert.expert import ExpertConfig, prepare
+from ..tools.ad_expert.expert import ExpertConfig, resize_to_frame
 from ..tools.backbones import Backbone, load_backbone
 from ..tools.blas import single_blas_thread
 from ..tools.enrolment import fit_product
@@ -150,7 +150,7 @@ class AnomalibPatchcore:
 
     def _to_tensor(self, rgb: NDArray[np.uint8]) -> Any:
         if self._side_px is None:
-            return _scaled(prepare(rgb, ExpertConfig())[None])
+            return _scaled(resize_to_frame(rgb, ExpertConfig().short_side_px)[None])
         square = Image.fromarray(rgb).resize((self._side_px, self._side_px), Image.Resampling.BILINEAR)
         return _scaled(np.asarray(square)[None])
 
@@ -205,7 +205,7 @@ def check_same_weights(ours: Any, peer: AnomalibPatchcore, rgb: NDArray[np.uint8
     Raises:
         BackendError: they differ by more than rounding.
     """
-    batch = prepare(rgb, ExpertConfig())[None]
+    batch = resize_to_frame(rgb, ExpertConfig().short_side_px)[None]
     pairs = zip(ours.run_stages(batch, ("stride8", "stride16")), peer.stages(batch), strict=True)
     worst = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
     if worst > SAME_WEIGHTS_TOLERANCE:
