@@ -49,12 +49,12 @@ def config(prompt: str = "none", epochs: int = 2, **loop: Any) -> PromptConfig:
     )
 
 
-@pytest.mark.parametrize("prompt", ["none", "sparse", "dense"])
+@pytest.mark.parametrize("prompt", ["none", "sparse"])
 def test_training_lowers_the_loss_and_leaves_clip_alone(
     prompt: str, clip: ClipBackbone, products: Any, tmp_path: Path
 ) -> None:
     before = state_sha256(clip.model.state_dict())
-    card = train_prompts(products[:1], products[1:], clip, tmp_path, config(prompt, epochs=4))
+    card = train_prompts(products[:1], products[1:], clip, tmp_path, config(prompt, epochs=3))
     losses = card["history"]["losses"]
     assert losses[-1] < losses[0]
     assert 0 <= card["metrics"]["held-out image AUROC"] <= 1
