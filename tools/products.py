@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..agent.errors import BackendError, ConfigError, ProductError
 from ..agent.home import new_folder, recover_folder, storage_errors, write_json_atomically
+from .ad_expert.alignment import Alignment
 from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
 from .ad_expert.expert import ExpertConfig, FittedExpert
@@ -176,6 +177,9 @@ def _write(model: ProductModel, folder: Path) -> None:
     if look is not None:
         arrays |= {"look_centre": look.centre, "look_spread": look.spread, "look_references": look.references}
         arrays["look_gain"] = np.array(look.gain)
+    alignment = model.expert.alignment
+    if alignment is not None:
+        arrays |= {"align_centre": alignment.centre, "align_strength": np.array(alignment.strength)}
     if model.text is not None:
         arrays |= {"text_normal": model.text.anchors.normal, "text_abnormal": model.text.anchors.abnormal}
     for owner, (tokens, grid) in model.reference_tokens.items():
@@ -214,7 +218,13 @@ def _write(model: ProductModel, folder: Path) -> None:
         "text": _describe_text(model.text) if model.text else None,
         "files": hashes,
     }
-    write_json_atomically(folder / "product.json", manifest)
+    write_json_atomically(folder / "product.json", {**manifest, "sha256": manifest_hash(manifest)})
+
+
+def manifest_hash(manifest: dict[str, Any]) -> str:
+    """Hash of the manifest itself: it holds the views, the configuration and the false-alarm rate."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _bank_arrays(name: str, bank: MemoryBank) -> dict[str, Any]:
@@ -261,6 +271,8 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
         manifest = json.loads((path / "product.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ProductError(f"the product {name!r} was written by another version.", hint=REMEDY.format(name=name))
+        if manifest["sha256"] != manifest_hash(manifest):
+            raise ProductError(f"the product {name!r} is damaged (product.json).", hint=REMEDY.format(name=name))
         for relative, expected in manifest["files"].items():
             if _sha256(path / relative) != expected:
                 raise ProductError(f"the product {name!r} is damaged ({relative}).", hint=REMEDY.format(name=name))
@@ -298,6 +310,9 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
     if "look_gain" in arrays:
         gain = float(arrays["look_gain"])
         look = Appearance(arrays["look_centre"], arrays["look_spread"], arrays["look_references"], gain)
+    alignment = None
+    if "align_strength" in arrays:
+        alignment = Alignment(arrays["align_centre"], float(arrays["align_strength"]))
     banks = {
         name: FittedExpert(_read_bank(name, arrays), config) for name in ("fine", "tile") if f"{name}_tokens" in arrays
     }
@@ -312,7 +327,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
     return ProductModel(
         name=manifest["name"],
         backbone=backbone,
-        expert=FittedExpert(_read_bank("bank", arrays), config, look),
+        expert=FittedExpert(_read_bank("bank", arrays), config, look, alignment),
         fine=banks.get("fine"),
         tiles=banks.get("tile"),
         calibration=Calibration(tuple(manifest["views"]), arrays["calibration"]),

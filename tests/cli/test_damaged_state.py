@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from flawscope.tools.products import manifest_hash
+
 
 def _flip(path: Path, position: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
@@ -24,8 +26,13 @@ def _flip(path: Path, position: float = 0.5) -> None:
 
 
 def _change(path: Path, **values: Any) -> None:
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, **values}))
+    manifest = {**json.loads(path.read_text()), **values}
+    sealed = {"sha256": manifest_hash(manifest)} if "sha256" in manifest else {}  # so that not only the seal is tested
+    path.write_text(json.dumps({**manifest, **sealed}))
+
+
+def _edit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"rotate": false', '"rotate": true'))
 
 
 Damage = Callable[[Path], object]
@@ -36,6 +43,7 @@ PRODUCT_DAMAGE: dict[str, tuple[Damage, str]] = {
     "manifest a list": (lambda p: (p / "product.json").write_text("[]"), "damaged"),
     "manifest binary": (lambda p: (p / "product.json").write_bytes(b"\xff\xfe\0"), "damaged"),
     "manifest nested too deep": (lambda p: (p / "product.json").write_text("[" * 100_000), "damaged"),
+    "manifest edited": (lambda p: _edit(p / "product.json"), "damaged"),
     "manifest without files": (lambda p: _change(p / "product.json", files=None), "damaged"),
     "manifest of another version": (lambda p: _change(p / "product.json", format=99), "another version"),
     "other backbone": (

@@ -30,7 +30,7 @@ from flawscope.tools.backbones import BACKBONES
 from flawscope.tools.defect_features import defect_weights
 from flawscope.tools.enrolment import fit_product
 from flawscope.tools.product_model import ProductModel
-from flawscope.tools.products import enroll_product, load_product
+from flawscope.tools.products import enroll_product, load_product, manifest_hash
 
 
 @pytest.fixture(autouse=True)
@@ -310,7 +310,7 @@ def test_damaged_words_are_refused(
     manifest = tmp_path / "plate" / "product.json"
     content = json.loads(manifest.read_text())
     content["text"] = {**content["text"], **damage} if isinstance(damage, dict) else damage
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(json.dumps({**content, "sha256": manifest_hash(content)}))
     with pytest.raises(ProductError):
         load_product(tmp_path, "plate", backbone)
 

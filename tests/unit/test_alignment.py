@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from flawscope.agent.errors import ProductError
 from flawscope.tools.ad_expert.alignment import Alignment, alignment_strength
 from flawscope.tools.ad_expert.appearance import DISAGREEMENT, disagreement
+from flawscope.tools.ad_expert.expert import ExpertConfig, ReferenceFit
 
 
 def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,3 +75,42 @@ def test_the_more_good_pictures_disagree_the_farther_tokens_are_moved() -> None:
 
 def test_too_few_references_cannot_tell() -> None:
     assert alignment_strength(statistics(1.0, 1.0, count=2)) == 0.0
+
+
+def references(brightness: list[float]) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    """Tokens and statistics of pictures of one texture that differ by a shift of all their tokens."""
+    rng = np.random.default_rng(0)
+    direction, texture = rng.normal(size=8), rng.normal(size=(36, 8))
+    raw = [texture + 0.2 * rng.normal(size=(36, 8)) + level * direction for level in brightness]
+    summaries = [np.concatenate([view.mean(axis=0), view.std(axis=0)]) for view in raw]
+    return [unit(view.astype(np.float32)) for view in raw], np.array(summaries, np.float32)
+
+
+def test_a_new_capture_is_aligned_only_where_good_pictures_differ_in_it() -> None:
+    new, _ = references([0.0, 0.0, 0.0, 0.0, 1.5])
+    for brightness, aligned in (([-0.6, 0.6, -0.3, 0.3], True), ([0.0] * 4, False)):
+        tokens, summaries = references(brightness)
+        fit = ReferenceFit(tokens, range(4), ExpertConfig(), statistics=summaries)
+        alignment = fit.expert.alignment
+        assert (alignment is not None and alignment.strength == 1.0) is aligned
+        plain = fit.expert.bank.distances(new[-1], (6, 6)).mean()
+        found = fit.expert.distances(new[-1], (6, 6)).mean()
+        assert (found < 0.8 * plain) is aligned
+
+
+def test_a_left_out_reference_does_not_align_itself() -> None:
+    tokens, summaries = references([-0.6, 0.6, -0.3, 0.3])
+    fit = ReferenceFit(tokens, range(4), ExpertConfig(), statistics=summaries)
+    alignment = fit.without(1).alignment
+    assert alignment is not None
+    np.testing.assert_allclose(
+        alignment.centre, np.mean([tokens[i].mean(axis=0) for i in (0, 2, 3)], axis=0), rtol=1e-5
+    )
+    windows = ReferenceFit(tokens, range(4), ExpertConfig())
+    assert windows.expert.alignment is None  # windows of parts differ in their means because of what they show
+
+
+@pytest.mark.parametrize(("centre", "strength"), [([[0.0]], 1.0), ([float("nan")], 1.0), ([0.0], 1.5)])
+def test_a_damaged_alignment_is_refused(centre: list[float], strength: float) -> None:
+    with pytest.raises(ProductError, match="alignment"):
+        Alignment(np.array(centre, np.float32), strength)

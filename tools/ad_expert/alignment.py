@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...agent.errors import ProductError
 from .appearance import DISAGREEMENT, MIN_REFERENCES, disagreement
 
 
@@ -32,6 +33,10 @@ class Alignment:
 
     centre: NDArray[np.float32]
     strength: float
+
+    def __post_init__(self) -> None:
+        if self.centre.ndim != 1 or not np.isfinite(self.centre).all() or not 0.0 <= self.strength <= 1.0:
+            raise ProductError("the alignment of this product is damaged.", hint="Enrol the product again.")
 
     def apply(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         """Move a picture's tokens.

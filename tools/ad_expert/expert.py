@@ -17,6 +17,7 @@ from PIL import Image
 
 from ...agent.errors import ProductError
 from ..backbones import Backbone, VisualFeatures
+from .alignment import Alignment, alignment_strength
 from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 from .appearance import Appearance, appearance_gain, fit_appearance, picture_statistics
 from .memory_bank import MemoryBank, Progress, greedy_coreset
@@ -153,12 +154,20 @@ class FittedExpert:
         bank: the references.
         config: how pictures are prepared and scored.
         appearance: what the look of the whole part adds to the image_score; None for windows of parts.
+        alignment: takes off what differs between captures; None for windows of parts, and where good parts agree.
     """
 
-    def __init__(self, bank: MemoryBank, config: ExpertConfig, appearance: Appearance | None = None) -> None:
+    def __init__(
+        self,
+        bank: MemoryBank,
+        config: ExpertConfig,
+        appearance: Appearance | None = None,
+        alignment: Alignment | None = None,
+    ) -> None:
         self.bank = bank
         self.config = config
         self.appearance = appearance
+        self.alignment = alignment
 
     def encode(self, backbone: Backbone, rgb: NDArray[np.uint8]) -> VisualFeatures:
         """One forward pass over a picture, uint8 (H, W, 3), in the frame that the bank was made in."""
@@ -166,7 +175,19 @@ class FittedExpert:
 
     def score_grid(self, features: VisualFeatures) -> NDArray[np.float32]:
         """Distance of each patch to the bank, float32 (h, w)."""
-        return self.bank.distances(expert_tokens(features), features.grid).reshape(features.grid)
+        return self.distances(expert_tokens(features), features.grid).reshape(features.grid)
+
+    def distances(self, tokens: NDArray[np.float32], grid: tuple[int, int] | None) -> NDArray[np.float32]:
+        """Distance of each patch to the bank, once the picture is aligned with the references.
+
+        Args:
+            tokens: float32 (N, D) from ``expert_tokens``, all of one picture.
+            grid: its (h, w); needed where places count.
+
+        Returns:
+            float32 (N,).
+        """
+        return self.bank.distances(tokens if self.alignment is None else self.alignment.apply(tokens), grid)
 
     def local_score(self, patch_scores: NDArray[np.float32]) -> float:
         """What the patches alone say of a picture or a window of it."""
@@ -234,7 +255,9 @@ class ReferenceFit:
         apart = self._rivals.without(None)[self._kept]
         self._typical = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 1.0
         self._statistics = statistics
-        self.expert = FittedExpert(self._bank(self._kept, None), config)
+        self._means = np.stack([tokens[i].mean(axis=0) for i in firsts])
+        self._strength = 0.0 if statistics is None else alignment_strength(statistics)
+        self.expert = FittedExpert(self._bank(self._kept, None), config, alignment=self._alignment(self._means))
         if statistics is not None and len(statistics) > 1:
             local = [
                 self._local_without(owner, tokens[i], grids[i] if grids else None) for owner, i in enumerate(firsts)
@@ -248,7 +271,10 @@ class ReferenceFit:
 
     def _local_without(self, owner: int, tokens: NDArray[np.float32], grid: tuple[int, int] | None) -> float:
         expert = self.without(owner)
-        return expert.local_score(expert.bank.distances(tokens, grid))
+        return expert.local_score(expert.distances(tokens, grid))
+
+    def _alignment(self, means: NDArray[np.float32]) -> Alignment | None:
+        return Alignment(means.mean(axis=0), self._strength) if self._strength else None
 
     def without(self, owner: int) -> FittedExpert:
         """The expert that the other references make.
@@ -262,4 +288,5 @@ class ReferenceFit:
         others = None
         if self._statistics is not None and self.expert.appearance is not None:
             others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
-        return FittedExpert(self._bank(rows, owner), self.expert.config, others)
+        alignment = self._alignment(np.delete(self._means, owner, axis=0)) if self._strength else None
+        return FittedExpert(self._bank(rows, owner), self.expert.config, others, alignment)
