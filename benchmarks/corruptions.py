@@ -84,8 +84,8 @@ def corrupt(rgb: Pixels, kind: str, grade: int, *, seed: int, number: int) -> Pi
     if kind == "scale":
         return move(rgb, magnification=factor)
     if kind == "translation":
-        way_px = strength * min(rgb.shape[:2])
-        return move(rgb, shift_px=(way_px * math.cos(angle), way_px * math.sin(angle)))
+        way_px = strength * min(rgb.shape[:2])  # whole pixels: a part that lies elsewhere is not blurred
+        return move(rgb, shift_px=(round(way_px * math.cos(angle)), round(way_px * math.sin(angle))))
     return jpeg(rgb, int(strength))
 
 
