@@ -26,11 +26,6 @@ DATA = {
 }
 FILES = ("tools/backbones/NOTICE", "tools/knowledge/vocabulary.yaml", "prompts/ensemble.yaml")
 FILES = (*FILES, "benchmarks/published.yaml")
-    "tools/backbones/NOTICE",
-    "tools/knowledge/vocabulary.yaml",
-    "prompts/ensemble.yaml",
-    "benchmarks/published.yaml",
-)
 
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:
