@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flawscope import cli
 from flawscope.agent import errors
+from flawscope.commands.inspection import EXIT_NG, EXIT_REVIEW
 
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 
@@ -25,8 +26,8 @@ def test_every_class_is_listed_with_its_codes() -> None:
 def test_every_exit_code_is_listed_once_it_can_occur() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, flags=re.M)}
     raised = {cls.exit_code for cls in _classes(errors.FlawscopeError)}
-    assert codes == raised | {0, cli.EXIT_NG, cli.EXIT_REVIEW, cli.EXIT_INTERRUPTED}
-    assert not raised & {0, cli.EXIT_NG, cli.EXIT_REVIEW, cli.EXIT_INTERRUPTED}
+    assert codes == raised | {0, EXIT_NG, EXIT_REVIEW, cli.EXIT_INTERRUPTED}
+    assert not raised & {0, EXIT_NG, EXIT_REVIEW, cli.EXIT_INTERRUPTED}
 
 
 def test_every_code_of_a_failure_has_an_example_line() -> None:

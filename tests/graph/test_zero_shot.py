@@ -225,7 +225,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "good": [save(folder, f"good{seed}.png", texture(seed)) for seed in range(8)],
         "red": save(folder, "red.png", with_square(texture(30), 40, 40, 12, (190, 90, 90))),
-        "new": save(folder, "new.png", texture(31)),
+        "new": save(folder, "new.png", texture(35)),
     }
 
 
