@@ -118,7 +118,8 @@ def test_a_picture_of_the_references_has_no_distance_and_no_residual() -> None:
     read = inputs(texture(0))
     assert read.patches.shape == (36, 5)
     assert read.picture.shape == (picture_width(len(DIMS)),)
-    np.testing.assert_allclose(read.distances, 0, atol=1e-3)
+    # Alignment with the other references moves the tokens of each a little; without it this would be zero.
+    assert float(read.distances.max()) < 0.03
     np.testing.assert_allclose(read.residuals[0], 0, atol=1e-2)
 
 
