@@ -32,6 +32,7 @@ def weights_of(folder: Path) -> str:
     return str(json.loads((folder / "card.json").read_text())["weights_sha256"])
 
 
+@pytest.mark.timeout(1200)  # eleven processes that import torch
 def test_ten_kills_at_random_points_change_no_bit(data: Path, tmp_path: Path) -> None:
     # A server process that has torch loaded forks each run, so that ten starts cost little.
     context = multiprocessing.get_context("forkserver")
