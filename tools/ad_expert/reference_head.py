@@ -3,7 +3,7 @@
 For every patch the nearest patch of the references is looked up by the deepest layer. The head weighs the untrained
 expert's score and the distances in every layer, and moves all patches of a picture up or down by what the picture's
 scores say as a whole. The weights of the distances are not negative: a patch that lies farther from good parts is never
-less suspicious, which few training products could not teach. Everything the head reads is relative to the references,
+less suspicious, whatever few training products seem to say. Everything the head reads is relative to the references,
 so that weights learnt on some products serve others (after Zhu & Pang 2024, InCTRL). Optionally the picture's
 hierarchical sparse prompt takes part in the move.
 
