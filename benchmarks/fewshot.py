@@ -318,22 +318,35 @@ def _difference(default: Sequence[float], baseline: Sequence[float]) -> str:
     return f"{100 * (float(np.mean(default)) - float(np.mean(baseline))):+.1f}"
 
 
+def command_line(description: str | None, shots: str, draws: int) -> argparse.ArgumentParser:
+    """Options of a benchmark of few references, with its own defaults."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder of products in the MVTec layout")
+    parser.add_argument("--shots", default=shots, type=_whole_numbers, help="numbers of references, comma-separated")
+    parser.add_argument("--draws", type=int, default=draws, help="random choices of references for each number")
+    parser.add_argument("--products", type=lambda text: text.split(","), help="only these, separated by commas")
+    return parser
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes whole numbers separated by commas, such as 1,4,16") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this benchmark alone."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of products in the MVTec layout")
-    parser.add_argument("--shots", default="1,4,16", help="numbers of references, separated by commas")
-    parser.add_argument("--draws", type=int, default=3, help="random choices of references for each number")
-    parser.add_argument("--products", help="only these, separated by commas")
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__, "1,4,16", 3).parse_args(arguments)
     from rich.console import Console
 
-    try:
-        shots = [int(part) for part in options.shots.split(",")]
-    except ValueError:
-        parser.error("--shots takes whole numbers separated by commas, such as 1,4,16")
-    names = options.products.split(",") if options.products else None
-    result = run_fewshot(options.data, shots, options.draws, names, lambda line: print(line, file=sys.stderr))  # noqa: T201
+    result = run_fewshot(
+        options.data,
+        options.shots,
+        options.draws,
+        options.products,
+        lambda line: print(line, file=sys.stderr),  # noqa: T201
+    )
     Console().print(render(result))
 
 

@@ -17,7 +17,6 @@ Run: ``python -m flawscope.benchmarks.peers --data DIR --shots 16``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import io
@@ -42,7 +41,7 @@ from ..tools.enrolment import fit_product
 from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import image_auroc
-from .fewshot import MIN_GOOD_TESTS, draw_references
+from .fewshot import MIN_GOOD_TESTS, command_line, draw_references
 from .pixel_curve import PixelCurve
 from .speed import peak_mb
 from .zsad import select
@@ -401,31 +400,23 @@ def _mean(values: Sequence[float], scale: float, digits: int = 1) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of this benchmark alone."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of products in the MVTec layout")
-    parser.add_argument("--shots", default="16", help="numbers of references, separated by commas")
-    parser.add_argument("--draws", type=int, default=1, help="random choices of references for each number")
-    parser.add_argument("--products", help="only these, separated by commas")
+    parser = command_line(__doc__, "16", 1)
     parser.add_argument("--limit", type=int, help="at most so many test pictures a product")
     parser.add_argument("--once", choices=[OURS, *FRAMES_PX], help="only enrol and judge a few pictures by one method")
     options = parser.parse_args(arguments)
     from rich.console import Console
 
-    try:
-        shots = [int(part) for part in options.shots.split(",")]
-    except ValueError:
-        parser.error("--shots takes whole numbers separated by commas, such as 1,4,16")
-    names = options.products.split(",") if options.products else None
+    names = options.products
     if options.once:
         if names is None or len(names) != 1:
             parser.error("--once needs one product")
-        _once(options.data, names[0], shots[0], options.once)
+        _once(options.data, names[0], options.shots[0], options.once)
         return
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr)  # noqa: T201
 
-    result = run_peers(options.data, shots, options.draws, names, options.limit, tell)
+    result = run_peers(options.data, options.shots, options.draws, names, options.limit, tell)
     Console(width=100).print(render(result))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,21 @@ def describe_product(product: ProductData, licence: str) -> dict[str, Any]:
         "with_masks": product.has_masks,
         "files_sha256": digest.hexdigest(),
     }
+
+
+def describe_data(
+    trained_on: Sequence[tuple[ProductData, str]], held_out: Sequence[tuple[ProductData, str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The card's data: an entry for each product that was learnt from, and for each that decided when to stop."""
+    return {
+        "trained_on": [describe_product(product, licence) for product, licence in trained_on],
+        "held_out": [describe_product(product, licence) for product, licence in held_out],
+    }
+
+
+def fingerprint_of(*identity: Any) -> str:
+    """Hash of what makes a run that run (data, configuration, backbone); a checkpoint of another is refused."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from ..benchmarks.detection_metrics import image_auroc
 from ..tools.ad_expert.anomaly_map import top_fraction_mean
 from ..tools.ad_expert.expert import ExpertConfig
 from ..tools.backbones import Backbone
-from .card import describe_product, environment, write_card
+from .card import describe_data, environment, fingerprint_of, write_card
 from .checkpoint import state_sha256
 from .features import FeatureCache
 from .head import HeadBatch, Prompt, TorchReferenceHead, export_head
@@ -179,10 +177,7 @@ def train_head(
         StorageError: the disk refuses.
     """
     cache = FeatureCache(cache_folder, backbone, config.expert)
-    data = {
-        "trained_on": [describe_product(product, licence) for product, licence in products],
-        "held_out": [describe_product(product, licence) for product, licence in held_out],
-    }
+    data = describe_data(products, held_out)
     seed_everything(config.loop.seed)
     samples = build_samples([p for p, _ in products], cache, config.episodes, config.loop.seed, report)
     judged_by = [
@@ -191,8 +186,7 @@ def train_head(
         for sample in real_samples(product, cache, config.episodes, HELD_OUT_SHOTS, HELD_OUT_SEED)
     ]
     task = HeadTask(samples, judged_by, config, device)
-    identity = json.dumps([data, asdict(config), backbone.weights_sha256], sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    fingerprint = fingerprint_of(data, asdict(config), backbone.weights_sha256)
     trained = fit(task, config.loop, folder, fingerprint=fingerprint, resume=resume, report=report)
     export_head(trained.state, head_config(task, backbone)).save(folder / HEAD_FILE)
     card = _card(trained, data, config, backbone)

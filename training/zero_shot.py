@@ -38,7 +38,7 @@ from ..tools.backbones import VisualFeatures
 from ..tools.backbones.clip import ClipBackbone
 from ..tools.backbones.clip_tower import text_forward, vision_forward
 from ..tools.imaging import load_image
-from .card import describe_product, environment, write_card
+from .card import describe_data, environment, fingerprint_of, write_card
 from .checkpoint import state_sha256
 from .head import Prompt
 from .loop import LoopConfig, Trained, fit, seed_everything
@@ -308,15 +308,11 @@ def train_prompts(
         WeightsError: the folder's checkpoint belongs to another run.
         StorageError: the disk refuses.
     """
-    data = {
-        "trained_on": [describe_product(product, licence) for product, licence in products],
-        "held_out": [describe_product(product, licence) for product, licence in held_out],
-    }
+    data = describe_data(products, held_out)
     seed_everything(config.loop.seed)
     judged_by = build_prompt_samples(held_out, config, labelled_only=True)
     task = PromptTask(build_prompt_samples(products, config), judged_by, backbone, config)
-    identity = json.dumps([data, asdict(config), backbone.weights_sha256, backbone.image_size_px], sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    fingerprint = fingerprint_of(data, asdict(config), backbone.weights_sha256, backbone.image_size_px)
     trained = fit(task, config.loop, folder, fingerprint=fingerprint, resume=resume, report=report)
     task.module.load_state_dict(trained.state)
     _save(task.module, folder / PROMPTS_FILE, backbone, config)

@@ -243,13 +243,15 @@ class ReferenceFit:
     ) -> None:
         if not tokens:
             raise ProductError("there are no good references.", hint="Give at least one good picture.")
-        firsts = [list(owners).index(owner) for owner in sorted(set(owners))]
+        owner_of = list(owners)
+        firsts = [owner_of.index(owner) for owner in sorted(set(owner_of))]
         placed = grids and same_place_share([tokens[i] for i in firsts], [grids[i] for i in firsts]) > PLACED_SHARE
+        shapes: Sequence[tuple[int, int] | None] = grids if grids else [None] * len(tokens)
         self._frame = fit_frame(np.concatenate(list(tokens)), PLACE_WEIGHT if placed else 0.0)
         self._tokens = np.concatenate(
-            [self._frame.coordinates(view, grids[i] if grids else None) for i, view in enumerate(tokens)]
+            [self._frame.coordinates(view, shape) for view, shape in zip(tokens, shapes, strict=True)]
         )
-        self._owners = np.repeat(np.asarray(owners, np.int32), [len(view) for view in tokens])
+        self._owners = np.repeat(np.asarray(owner_of, np.int32), [len(view) for view in tokens])
         self._rivals = measure_rivals(self._tokens, self._owners)
         self._kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
         apart = self._rivals.without(None)[self._kept]
@@ -259,9 +261,7 @@ class ReferenceFit:
         self._strength = 0.0 if statistics is None else alignment_strength(statistics)
         self.expert = FittedExpert(self._bank(self._kept, None), config, alignment=self._alignment(self._means))
         if statistics is not None and len(statistics) > 1:
-            local = [
-                self._local_without(owner, tokens[i], grids[i] if grids else None) for owner, i in enumerate(firsts)
-            ]
+            local = [self._local_without(owner, tokens[i], shapes[i]) for owner, i in enumerate(firsts)]
             gain = appearance_gain(statistics, np.array(local, np.float64))
             self.expert.appearance = fit_appearance(statistics, gain)
 

@@ -22,7 +22,7 @@ POOL_TO = 3
 PROJECTION_DIM = 32
 """The greedy selection works on a random projection, which keeps distances within a few percent."""
 CHUNK = 1024
-"""Patches compared at once: their cosines with a full bank stay in the cache, a whole picture's would not."""
+"""Patches compared at once: a usual picture in one product, a long one in bounded memory."""
 
 Progress = Callable[[str, int, int], None]
 

