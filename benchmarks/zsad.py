@@ -93,7 +93,7 @@ def run_zsad(
         "scorer": dict(setup.identity),
     }
     with _folder(out) as folder, open_run(folder, identity) as run:
-        _score_all(found, [p for product in selected for p in product[1]], run, setup.scorer, progress)
+        _score_all(found, selected, run, setup, progress)
         rows = [_product_row(found, product, tests, run) for product, tests in selected]
         seconds = [run.records[_key(found, p)]["seconds"] for _, tests in selected for p in tests]
         result = {
@@ -117,15 +117,17 @@ def _folder(out: Path | None) -> Iterator[Path]:
 
 def _score_all(
     dataset: Dataset,
-    pictures: Sequence[LabelledPicture],
+    selected: Sequence[tuple[ProductData, Sequence[LabelledPicture]]],
     run: RunFolder,
-    scorer: ZeroShotScorer,
+    setup: ZeroShotSetup,
     progress: Progress | None,
 ) -> None:
     tell = progress or (lambda what, done, total: None)
-    for number, picture in enumerate(pictures):
+    pictures = [(product.name, picture) for product, tests in selected for picture in tests]
+    for number, (product, picture) in enumerate(pictures):
         pixels = PIXEL in dataset.metrics and picture.has_mask
         if not run.has(_key(dataset, picture), pixels):
+            scorer = setup.scorer_of(product) if setup.scorer_of else setup.scorer
             _score_one(dataset, picture, pixels, run, scorer)
         tell("pictures", number + 1, len(pictures))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 from ..agent.errors import BackendError, ConfigError
 from ..agent.settings import LoadedSettings
 from .datasets import DATASETS, Dataset, canonical_name
+
+if TYPE_CHECKING:
+    from ..tools.ad_expert.type_prompts import PromptForm
+    from ..tools.ad_expert.zero_shot import ZeroShotExpert
 
 CARD = "card.json"
 
@@ -41,22 +46,30 @@ class ZeroShotSetup:
         scorer: judges pictures.
         identity: weights, prompts and settings, as JSON values; a run goes on only with the same.
         trained_on: data sets, or products where they belong to no known set, of which its parts have learnt.
+        scorer_of: makes the scorer of a product, where prompts name it; None when ``scorer`` judges all products.
     """
 
     scorer: ZeroShotScorer
     identity: Mapping[str, Any]
     trained_on: tuple[str, ...] = ()
+    scorer_of: Callable[[str], ZeroShotScorer] | None = None
 
 
-def configured_setup(loaded: LoadedSettings) -> ZeroShotSetup:
+def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) -> ZeroShotSetup:
     """The scorer that the settings describe.
 
     Its training data are those on the model card beside the weights, and the labelled products whose defects made the
-    type centroids in the home.
+    type centroids in the home, when they are used.
+
+    Args:
+        loaded: the settings.
+        types: what prompts name, the rows of ADSeeker's ablation (arXiv 2508.03088): ``base`` neither the product nor
+            types, ``obj`` the product, ``cls`` the picture's likely types, ``both`` both; None as in an inspection,
+            which is ``cls`` where the home has type centroids and else ``base``.
 
     Raises:
         BackendError: the backbone has no text tower.
-        ConfigError: the model card cannot be read.
+        ConfigError: prompts shall name types and there are no type centroids, or the model card cannot be read.
         KnowledgeError: the type centroids are damaged.
         MissingExtraError: the backbone needs an optional dependency.
         WeightsError: its weights are missing or damaged.
@@ -72,18 +85,56 @@ def configured_setup(loaded: LoadedSettings) -> ZeroShotSetup:
             f"the backbone {deps.backbone.name} has no text tower, so it cannot inspect without references.",
             hint="Give --profile paper, or --backbone clip.",
         )
+    form: PromptForm = types or ("cls" if expert.type_prompts else "base")
+    centroids = load_centroids(loaded.home, deps.backbone) if form in ("cls", "both") else None
+    if form in ("cls", "both") and centroids is None:
+        raise ConfigError(
+            f"--types {form} needs type centroids for {deps.backbone.name}, and the home has none.",
+            hint="Make them from data that are not tested on: flawscope kb types build --data FOLDER.",
+        )
     learnt = list(trained_on(loaded.settings.clip_weights)) if loaded.settings.clip_weights else []
-    centroids = load_centroids(loaded.home, deps.backbone)
     if centroids is not None:
         learnt += training_names(str(row["product"]) for row in centroids.card["sources"])
     identity = {
         "backbone": deps.backbone.name,
         "weights_sha256": deps.backbone.weights_sha256,
         "image_size_px": deps.backbone.image_size_px,
-        "types_sha256": expert.type_prompts.sha256 if expert.type_prompts else None,
+        "types": form,
+        "types_sha256": str(centroids.card["sha256"]) if centroids else None,
         **describe_anchors(expert.anchors, expert.config),
     }
-    return ZeroShotSetup(expert, identity, tuple(sorted(set(learnt))))
+    trained = tuple(sorted(set(learnt)))
+    if form in ("base", "cls"):
+        return ZeroShotSetup(expert_for(expert, form, None, loaded.home.anchors), identity, trained)
+    of_product = cache(lambda product: expert_for(expert, form, noun_of(product), loaded.home.anchors))
+    return ZeroShotSetup(expert, identity, trained, of_product)
+
+
+def expert_for(expert: ZeroShotExpert, form: PromptForm, noun: str | None, folder: Path) -> ZeroShotExpert:
+    """An expert whose prompts name what ``form`` says, in the first look and in the second.
+
+    Args:
+        expert: the configured one; its anchors stay where no noun is named.
+        form: without types there is no second look.
+        noun: the part's name, for ``obj`` and ``both``.
+        folder: where embedded prompts are kept.
+
+    Raises:
+        StorageError: the anchors cannot be kept.
+    """
+    from ..tools.ad_expert.type_prompts import type_anchors
+    from ..tools.ad_expert.zero_shot import ZeroShotExpert
+
+    anchors, type_prompts = expert.anchors, expert.type_prompts if form in ("cls", "both") else None
+    if form in ("obj", "both") and noun is not None:
+        anchors = type_anchors(expert.backbone, form="obj", noun=noun, folder=folder)
+        type_prompts = replace(type_prompts, noun=noun) if type_prompts else None
+    return ZeroShotExpert(expert.backbone, anchors, expert.config, type_prompts)
+
+
+def noun_of(product: str) -> str | None:
+    """What prompts call a product: ``metal_nut`` is a metal nut, ``pcb1`` a pcb; None where only a number is left."""
+    return product.replace("_", " ").replace("-", " ").rstrip("0123456789").strip() or None
 
 
 def trained_on(weights: Path) -> tuple[str, ...]:

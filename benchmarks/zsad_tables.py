@@ -36,7 +36,7 @@ def render(result: Mapping[str, Any]) -> Group:
             cells = {metric: f"{value:.1f}" for metric, value in row.figures.items()}
             beside.add_row(f"{row.method} [{sources.index(row.source) + 1}]".replace("[", r"\["), *_cells(cells))
         beside.add_section()
-        beside.add_row("this run", *_cells(mean), style="bold")
+        beside.add_row(f"this run{words_of(protocol)}", *_cells(mean), style="bold")
         trained = {row.method: row.trained_on for row in published if row.trained_on}
         parts += [
             f"{protocol['title']}, zero-shot, beside published figures, %",
@@ -54,7 +54,13 @@ def heading(protocol: Mapping[str, Any]) -> str:
         classes = f"{protocol['classes']} of {protocol['classes_of_set']} classes"
     training = ", ".join(DATASETS[n].title if n in DATASETS else n for n in protocol["trained_on"]) or "nothing named"
     part = f", {protocol['limit']} pictures a class" if protocol["limit"] else ""
-    return f"{protocol['title']}, zero-shot, trained on {training}: {classes}{part}, %"
+    return f"{protocol['title']}, zero-shot, trained on {training}: {classes}{part}{words_of(protocol)}, %"
+
+
+def words_of(protocol: Mapping[str, Any]) -> str:
+    """What the prompts named, as it stands behind a heading; nothing for a scorer that does not say."""
+    form = protocol["scorer"].get("types")
+    return f", prompts {form}" if form else ""
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

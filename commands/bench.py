@@ -21,6 +21,15 @@ class Peer(StrEnum):
     ANOMALIB = "anomalib"
 
 
+class PromptTypes(StrEnum):
+    """What the prompts of ``bench zsad`` name: nothing, the product, the picture's likely defect types, or both."""
+
+    BASE = "base"
+    OBJ = "obj"
+    CLS = "cls"
+    BOTH = "both"
+
+
 def _bench(module: str, *args: Any, **kwargs: Any) -> None:
     """Run a benchmark of flawscope.benchmarks and print its tables; progress goes to standard error."""
     import importlib
@@ -93,6 +102,10 @@ def bench_zsad(
     train_on: Annotated[
         list[str] | None, typer.Option("--train-on", help="Data set that the weights were trained on; may be repeated.")
     ] = None,
+    types: Annotated[
+        PromptTypes | None,
+        typer.Option("--types", help="What prompts name: nothing, the product, likely defect types, both."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Pictures per class at most.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep scores here; a run there goes on.")] = None,
 ) -> None:
@@ -103,7 +116,8 @@ def bench_zsad(
     errors = make_console(stderr=True)
     with status(errors, hidden=False) as say:
         say("loading the weights")
-        setup = configured_setup(settings(profile=profile, backbone=backbone, clip_weights=weights))
+        loaded = settings(profile=profile, backbone=backbone, clip_weights=weights)
+        setup = configured_setup(loaded, types.value if types else None)
     with ProgressBar(errors) as progress:
         result = run_zsad(data, setup, dataset, train_on or (), limit, out, progress)
     make_console(width=120).print(render(result))

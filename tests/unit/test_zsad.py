@@ -23,7 +23,7 @@ from flawscope.agent.errors import BackendError, ConfigError, InputError, Storag
 from flawscope.benchmarks.datasets import DATASETS, LabelledPicture, load_mask, open_dataset
 from flawscope.benchmarks.published import METRICS, published_figures
 from flawscope.benchmarks.zsad import ZeroShotSetup, render, run_zsad, select
-from flawscope.benchmarks.zsad_setup import trained_on
+from flawscope.benchmarks.zsad_setup import noun_of, trained_on
 from flawscope.tools.imaging import load_image
 
 
@@ -298,3 +298,23 @@ def test_published_figures_are_whole() -> None:
 
 def test_the_tables_fit_the_terminal(data: Path) -> None:
     assert max(map(len, text_of(run_zsad(data, setup(), limit=2)).splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("product", "noun"),
+    [("candle", "candle"), ("metal_nut", "metal nut"), ("pcb1", "pcb"), ("steel-types 2", "steel types"), ("01", None)],
+)
+def test_what_prompts_call_a_product(product: str, noun: str | None) -> None:
+    assert noun_of(product) == noun
+
+
+def test_a_product_is_judged_by_its_own_scorer(data: Path) -> None:
+    asked: dict[str, RednessScorer] = {}
+
+    def scorer_of(product: str) -> RednessScorer:
+        return asked.setdefault(product, RednessScorer())
+
+    common = RednessScorer()
+    run_zsad(data, ZeroShotSetup(common, IDENTITY, scorer_of=scorer_of))
+    assert {product: scorer.calls for product, scorer in asked.items()} == {"candle": 8, "pcb1": 8}
+    assert common.calls == 0

@@ -26,11 +26,13 @@ class TypePrompts:
         centroids: what a first look is matched with.
         folder: where embedded prompts are kept.
         sha256: of the centroids.
+        noun: the part's name; None for a word that fits any part.
     """
 
     centroids: TypeCentroids
     folder: Path
     sha256: str
+    noun: str | None = None
 
     def choose(
         self, backbone: Backbone, features: VisualFeatures, patch_scores: NDArray[np.float32]
@@ -44,7 +46,7 @@ class TypePrompts:
         """
         from .type_prompts import anchors_of_picture
 
-        return anchors_of_picture(backbone, self.centroids, features, patch_scores, folder=self.folder)
+        return anchors_of_picture(backbone, self.centroids, features, patch_scores, noun=self.noun, folder=self.folder)
 
 
 def configured_anchors(backbone: Backbone, home: Home) -> TextAnchors | None:
