@@ -46,6 +46,15 @@ def test_a_batch_is_its_pictures_and_repeats_itself(backbone: Backbone) -> None:
         np.testing.assert_allclose(layer[1], single[0], rtol=1e-3, atol=1e-3 * float(np.abs(single).max()))
 
 
+def test_the_shipped_one_sees_a_picture_alike_in_any_batch(embedded_backbone: Backbone) -> None:
+    pictures = np.stack([texture(0), with_square(texture(1)), texture(2)])
+    together = embedded_backbone.encode_image(pictures)
+    for number in range(3):
+        alone = embedded_backbone.encode_image(pictures[number : number + 1])
+        for layer, single in zip(together.patch_tokens, alone.patch_tokens, strict=True):
+            np.testing.assert_array_equal(layer[number], single[0])
+
+
 def test_tokens_lie_where_the_picture_changes(backbone: Backbone) -> None:
     plain = np.full((1, 160, 160, 3), 120, np.uint8)
     marked = plain.copy()
