@@ -36,9 +36,7 @@ def make_centroids(home: Path, product: str = "plate") -> None:
     vectors = np.tile(np.eye(ColourWords.dim, dtype=np.float32)[0], (2, 1))
     sources = [{"product": product, "label": "hole", "type": "hole", "count": 5}]
     origin = {"weighting": "mask", "refined": False, "sources": sources, "left_out": []}
-    save_centroids(
-        Home(home), ColourWords(), TypeCentroids(("hole", "scratch"), np.array([5, 5]), vectors), dict(origin)
-    )
+    save_centroids(Home(home), ColourWords(), TypeCentroids(("hole", "scratch"), np.array([5, 5]), vectors), origin)
 
 
 def bench(cli: Any, data: Path, *arguments: object) -> Any:
