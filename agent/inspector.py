@@ -57,16 +57,19 @@ class InspectionDeps:
     @cached_property
     def backbone(self) -> Backbone:
         """The feature extractor."""
+        from ..tools.ad_expert.anchor_source import check_words
         from ..tools.backbones import load_backbone
 
-        return load_backbone(self.settings.backbone, self.loaded)
+        backbone = load_backbone(self.settings.backbone, self.loaded)
+        check_words(backbone, self.loaded)
+        return backbone
 
     @cached_property
     def anchors(self) -> TextAnchors | None:
         """The words that pictures are compared with; None for a backbone without a text tower."""
         from ..tools.ad_expert.anchor_source import configured_anchors
 
-        return configured_anchors(self.backbone, self.home)
+        return configured_anchors(self.backbone, self.loaded)
 
     @cached_property
     def zero_shot(self) -> ZeroShotExpert | None:

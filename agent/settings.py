@@ -41,6 +41,9 @@ class Settings(BaseModel):
     loc_mode: Literal["softmax", "paper"] = Field(
         "softmax", description="how patches are compared with words: softmax of cosines, or the paper's ratio"
     )
+    trained_prompts: Path | None = Field(
+        None, description="prompts.safetensors of train expert in place of the generic words; for its own CLIP weights"
+    )
     reasoner: str = Field("evidence", description="who composes the report")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(

@@ -58,8 +58,8 @@ class ZeroShotSetup:
 def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) -> ZeroShotSetup:
     """The scorer that the settings describe.
 
-    Its training data are those on the model card beside the weights, and the labelled products whose defects made the
-    type centroids in the home, when they are used.
+    Its training data are those on the model cards beside the weights and beside trained prompts, and the labelled
+    products whose defects made the type centroids in the home, when they are used.
 
     Args:
         loaded: the settings.
@@ -69,10 +69,11 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
 
     Raises:
         BackendError: the backbone has no text tower.
-        ConfigError: prompts shall name types and there are no type centroids, or the model card cannot be read.
+        ConfigError: prompts shall name types and there are no type centroids, or the product and they are trained, or a
+            model card cannot be read, or trained prompts have none.
         KnowledgeError: the type centroids are damaged.
         MissingExtraError: the backbone needs an optional dependency.
-        WeightsError: its weights are missing or damaged.
+        WeightsError: its weights, or trained prompts, are missing or damaged, or do not belong together.
     """
     from ..agent.inspector import InspectionDeps
     from ..tools.ad_expert.type_store import load_centroids
@@ -86,6 +87,12 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
             hint="Give --profile paper, or --backbone clip.",
         )
     form: PromptForm = types or ("cls" if expert.type_prompts else "base")
+    prompts = loaded.settings.trained_prompts
+    if prompts is not None and form in ("obj", "both"):
+        raise ConfigError(
+            f"--types {form} names the product, which trained prompts do not.",
+            hint="Give --types base or cls, or leave the setting trained_prompts empty.",
+        )
     centroids = load_centroids(loaded.home, deps.backbone) if form in ("cls", "both") else None
     if form in ("cls", "both") and centroids is None:
         raise ConfigError(
@@ -93,6 +100,8 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
             hint="Make them from data that are not tested on: flawscope kb types build --data FOLDER.",
         )
     learnt = list(trained_on(loaded.settings.clip_weights)) if loaded.settings.clip_weights else []
+    if prompts is not None:
+        learnt += _trained_on_by_card(prompts.expanduser())
     if centroids is not None:
         learnt += training_names(str(row["product"]) for row in centroids.card["sources"])
     identity = {
@@ -100,6 +109,7 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
         "weights_sha256": deps.backbone.weights_sha256,
         "image_size_px": deps.backbone.image_size_px,
         "types": form,
+        "trained_prompts": expert.anchors.prompts_sha256 if prompts is not None else None,
         "types_sha256": str(centroids.card["sha256"]) if centroids else None,
         **describe_anchors(expert.anchors, expert.config),
     }
@@ -159,6 +169,17 @@ def trained_on(weights: Path) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"the model card {path} cannot be read: {error!r}.") from error
     return training_names(names)
+
+
+def _trained_on_by_card(prompts: Path) -> tuple[str, ...]:
+    """``trained_on`` of prompts, which were trained on something in any case."""
+    learnt = trained_on(prompts)
+    if not learnt:
+        raise ConfigError(
+            f"nothing beside the trained prompts {prompts} says what they were trained on.",
+            hint=f"Keep the {CARD} that was written with them in their folder.",
+        )
+    return learnt
 
 
 def training_names(names: Iterable[str]) -> tuple[str, ...]:

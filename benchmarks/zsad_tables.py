@@ -59,8 +59,8 @@ def heading(protocol: Mapping[str, Any]) -> str:
 
 def words_of(protocol: Mapping[str, Any]) -> str:
     """What the prompts named, as it stands behind a heading; nothing for a scorer that does not say."""
-    form = protocol["scorer"].get("types")
-    return f", prompts {form}" if form else ""
+    form, trained = protocol["scorer"].get("types"), protocol["scorer"].get("trained_prompts")
+    return f", {'trained ' if trained else ''}prompts {form}" if form else ""
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ def enroll(
             false_alarm=false_alarm,
             replace=replace,
             max_pixels=loaded.settings.max_pixels,
-            anchors=configured_anchors(backbone, loaded.home),
+            anchors=configured_anchors(backbone, loaded),
             words=ZeroShotConfig(loaded.settings.loc_mode),
             progress=progress,
         )

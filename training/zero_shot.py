@@ -11,7 +11,6 @@ step, so pictures are fed one by one, each in its own shape.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ..agent.errors import InputError, WeightsError
+from ..agent.errors import InputError
 from ..agent.home import write_atomically
 from ..benchmarks.datasets import ProductData, load_mask
 from ..benchmarks.detection_metrics import image_auroc
@@ -33,7 +32,7 @@ from ..tools.ad_expert.anomaly_map import top_fraction_mean
 from ..tools.ad_expert.hsp import HierarchicalSparsePrompts
 from ..tools.ad_expert.hsp_clip import ClipSparsePrompts
 from ..tools.ad_expert.learned_prompts import LearnedPrompts
-from ..tools.ad_expert.text_anchors import GENERIC, TextAnchors
+from ..tools.ad_expert.trained_prompts import ABNORMAL, FORMAT, MADE_FOR, NORMAL
 from ..tools.backbones import VisualFeatures
 from ..tools.backbones.clip import ClipBackbone
 from ..tools.backbones.clip_tower import text_forward, vision_forward
@@ -47,7 +46,6 @@ from .samples import patch_target
 from .synthetic import add_defect
 
 PROMPTS_FILE = "prompts.safetensors"
-FORMAT = "flawscope-clip-prompts-1"
 DEFAULT_LOOP = LoopConfig(epochs=15, batch=8, learning_rate=1e-3, weight_decay=0.0, betas=(0.5, 0.999), patience=4)
 TEMPERATURE = 0.07
 WARM_EPOCHS = 2
@@ -321,35 +319,16 @@ def train_prompts(
     return card
 
 
-def load_anchors(path: Path) -> TextAnchors:
-    """The anchors of prompts that were trained without HSP, for ``tools.ad_expert.zero_shot``.
-
-    Raises:
-        WeightsError: the file is damaged or of another kind, or its prompts depend on the picture.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            header, names = file.metadata() or {}, set(file.keys())
-            if header.get("format") != FORMAT or not names >= {"anchors.normal", "anchors.abnormal"}:
-                raise WeightsError(f"{path.name} holds no learnt anchors.", hint="Train with --prompt none.")
-            normal, abnormal = file.get_tensor("anchors.normal"), file.get_tensor("anchors.abnormal")
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot read the prompts {path.name}.", hint="Train them again.") from error
-    return TextAnchors(normal[0], abnormal, (GENERIC,), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
 def _save(module: ClipPrompts, path: Path, backbone: ClipBackbone, config: PromptConfig) -> None:
     from safetensors.torch import save_file
 
-    header = {"format": FORMAT, "config": json.dumps(asdict(config)), "backbone_sha256": backbone.weights_sha256}
+    header = {"format": FORMAT, "config": json.dumps(asdict(config)), MADE_FOR: backbone.weights_sha256}
     tensors = dict(module.state_dict())
     if module.sparse is None:  # else every picture has anchors of its own
         module.eval()
         with torch.no_grad():
             normal, abnormal = module.text(partial(text_forward, backbone.model))
-        tensors |= {"anchors.normal": normal.float(), "anchors.abnormal": abnormal.float()}
+        tensors |= {NORMAL: normal.float(), ABNORMAL: abnormal.float()}
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, lambda temporary: save_file(plain, temporary, header))
 

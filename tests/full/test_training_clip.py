@@ -13,6 +13,7 @@ from full.tiny_clip import build_tiny_clip
 from full.training_data import pair, write_products
 
 from flawscope.agent.errors import WeightsError
+from flawscope.tools.ad_expert.trained_prompts import load_trained_prompts
 from flawscope.tools.backbones.clip import ClipBackbone, load_clip
 from flawscope.training.checkpoint import state_sha256
 from flawscope.training.loop import LoopConfig, seed_everything
@@ -21,7 +22,6 @@ from flawscope.training.zero_shot import (
     PromptConfig,
     PromptTask,
     build_prompt_samples,
-    load_anchors,
     train_prompts,
 )
 
@@ -60,12 +60,12 @@ def test_training_lowers_the_loss_and_leaves_clip_alone(
     assert 0 <= card["metrics"]["held-out image AUROC"] <= 1
     assert state_sha256(clip.model.state_dict()) == before
     if prompt == "none":
-        anchors = load_anchors(tmp_path / PROMPTS_FILE)
+        anchors = load_trained_prompts(tmp_path / PROMPTS_FILE, clip.weights_sha256)
         assert anchors.dim == 32
         assert anchors.names == ("generic",)
     else:
         with pytest.raises(WeightsError, match="--prompt none"):
-            load_anchors(tmp_path / PROMPTS_FILE)
+            load_trained_prompts(tmp_path / PROMPTS_FILE, clip.weights_sha256)
 
 
 def test_sparse_prompts_change_nothing_before_the_first_step(clip: ClipBackbone, products: Any) -> None:

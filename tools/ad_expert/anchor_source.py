@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...agent.errors import ConfigError
 from ...agent.home import Home
 from ..backbones import Backbone, VisualFeatures
 from .prompt_ensemble import ensemble_anchors
 from .text_anchors import TextAnchors
 
 if TYPE_CHECKING:
+    from ...agent.settings import LoadedSettings
     from .type_centroids import TypeCentroids, TypeMatch
 
 
@@ -49,16 +51,44 @@ class TypePrompts:
         return anchors_of_picture(backbone, self.centroids, features, patch_scores, noun=self.noun, folder=self.folder)
 
 
-def configured_anchors(backbone: Backbone, home: Home) -> TextAnchors | None:
-    """The anchors of the first look: the generic prompt ensemble, kept in the home between runs.
+def configured_anchors(backbone: Backbone, loaded: LoadedSettings) -> TextAnchors | None:
+    """The anchors of the first look: trained prompts where the settings name them, else the generic prompt ensemble.
+
+    Args:
+        backbone: any.
+        loaded: the settings; the ensemble's anchors are kept in their home between runs.
 
     Returns:
         None for a backbone without a text tower.
 
     Raises:
+        ConfigError: trained prompts for a backbone without a text tower.
+        MissingExtraError: trained prompts need safetensors.
         StorageError: the anchors cannot be kept.
+        WeightsError: the trained prompts are missing, damaged, or made for other weights.
     """
-    return ensemble_anchors(backbone, folder=home.anchors) if backbone.has_text else None
+    check_words(backbone, loaded)
+    if not backbone.has_text:
+        return None
+    if loaded.settings.trained_prompts is not None:
+        from .trained_prompts import load_trained_prompts
+
+        return load_trained_prompts(loaded.settings.trained_prompts, backbone.weights_sha256)
+    return ensemble_anchors(backbone, folder=loaded.home.anchors)
+
+
+def check_words(backbone: Backbone, loaded: LoadedSettings) -> None:
+    """Refuse words that the backbone could not be asked about.
+
+    Raises:
+        ConfigError: trained prompts for a backbone without a text tower.
+    """
+    if loaded.settings.trained_prompts is not None and not backbone.has_text:
+        raise ConfigError(
+            f"the setting trained_prompts ({loaded.origins['trained_prompts']}) is for CLIP; the backbone"
+            f" {backbone.name} has no text tower.",
+            hint="Use the profile paper, or leave trained_prompts empty.",
+        )
 
 
 def configured_type_prompts(backbone: Backbone, home: Home) -> TypePrompts | None:
