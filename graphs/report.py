@@ -132,7 +132,8 @@ def _words(state: InspectionState, product: ProductModel | None) -> dict[str, An
     seen = state.get("expert", {})
     if "zero_shot" not in seen:
         return {}
-    words = {key: seen["zero_shot"][key] for key in ("prompts_sha256", "anchors", "loc_mode", "types_sha256")}
+    told = ("prompts_sha256", "first_prompts_sha256", "anchors", "loc_mode", "types_sha256")
+    words = {key: seen["zero_shot"][key] for key in told}
     return {"text": {**words, "levels": seen["levels"]}}
 
 

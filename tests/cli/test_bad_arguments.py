@@ -115,6 +115,7 @@ CASES: dict[str, Case] = {
     "bench data missing": Case("bench fewshot --data nowhere", 4, ("nowhere",)),
     "bench data not given": Case("bench fewshot", 2, ("--data",)),
     "bench draws zero": Case("bench fewshot --data . --draws 0", 2, ("--draws",)),
+    "bench types unknown": Case("bench zsad --data . --types all", 2, ("--types", "base")),
     # settings
     "unknown variable": Case(INSPECT, 2, ("'retreival'", "'retrieval'"), {"FLAWSCOPE_RETREIVAL": "paper"}),
     "unknown variable like nothing": Case(INSPECT, 2, ("'qqq'", "Known:"), {"FLAWSCOPE_QQQ": "1"}),
@@ -125,6 +126,12 @@ CASES: dict[str, Case] = {
     "unknown action": Case(INSPECT, 2, ("actions",), {"FLAWSCOPE_ACTIONS": "zoom,guess"}),
     "unknown backbone": Case("inspect {good}", 2, ("unknown backbone", "Known"), {"FLAWSCOPE_BACKBONE": "resnet"}),
     "unknown reasoner": Case(INSPECT, 2, ("reasoner",), {"FLAWSCOPE_REASONER": "oracle"}),
+    **{
+        f"trained prompts without a text tower: {command}": Case(
+            command, 2, ("FLAWSCOPE_TRAINED_PROMPTS", "profile paper"), {"FLAWSCOPE_TRAINED_PROMPTS": "p.safetensors"}
+        )
+        for command in ("inspect {good}", INSPECT, "inspect {good} -r {square}", "enroll new {refs}")
+    },
     "asking without a checkpointer": Case(INSPECT, 2, ("checkpointer",), {"FLAWSCOPE_ASK_HUMAN": "true"}),
     "unknown profile": Case(f"{INSPECT} --profile gpu", 2, ("unknown profile 'gpu'", "embedded")),
     "missing profile file": Case(f"{INSPECT} --profile mine.toml", 2, ("mine.toml",)),

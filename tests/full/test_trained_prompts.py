@@ -28,6 +28,7 @@ from flawscope.tools.ad_expert.anchor_source import configured_anchors
 from flawscope.tools.ad_expert.prompt_ensemble import ensemble_anchors
 from flawscope.tools.ad_expert.trained_prompts import load_trained_prompts
 from flawscope.tools.ad_expert.type_centroids import TypeCentroids
+from flawscope.tools.ad_expert.type_prompts import type_anchors
 from flawscope.tools.ad_expert.type_store import save_centroids
 from flawscope.tools.ad_expert.zero_shot import ZeroShotExpert
 from flawscope.tools.backbones.clip import ClipBackbone, load_clip
@@ -92,6 +93,7 @@ def test_an_inspection_compares_with_trained_prompts_and_says_so(
     assert after.error is None
     assert before.provenance["text"]["prompts_sha256"] == ensemble_anchors(clip).prompts_sha256
     assert after.provenance["text"]["prompts_sha256"] == sha256_of(prompts)
+    assert after.provenance["text"]["first_prompts_sha256"] == sha256_of(prompts)
     anchors = load_trained_prompts(prompts, clip.weights_sha256)
     expected, _ = ZeroShotExpert(clip, anchors).score(load_image(Path(plant.square)).rgb)
     assert after.image_score == pytest.approx(expected, abs=1e-6)
@@ -119,11 +121,11 @@ def test_likely_types_still_choose_the_words_of_the_second_look(
     vectors = clip.encode_image(rgb[None]).global_features.astype(np.float32)
     origin = {"weighting": "mask", "refined": False, "sources": [], "left_out": []}
     save_centroids(loaded.home, clip, TypeCentroids(("hole",), np.array([5]), vectors), origin)
-    expert = Inspector(loaded).deps.zero_shot
-    assert expert is not None
-    seen = expert.localise(clip.encode_image(rgb[None]), *rgb.shape[:2])
-    assert seen.anchors.names == ("hole",)
-    assert expert.anchors.prompts_sha256 == sha256_of(prompts)  # of the first look
+    with Inspector(loaded) as inspector:
+        words = inspector.inspect(plant.square).provenance["text"]
+    assert words["anchors"] == ["hole"]
+    assert words["first_prompts_sha256"] == sha256_of(prompts)
+    assert words["prompts_sha256"] == type_anchors(clip, ["hole"]).prompts_sha256
 
 
 # What is refused

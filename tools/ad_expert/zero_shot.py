@@ -161,7 +161,12 @@ class ZeroShotExpert:
     def describe(self) -> dict[str, Any]:
         """What its scores depend on beside the backbone, as JSON values."""
         types_sha256 = self.type_prompts.sha256 if self.type_prompts else None
-        return {**describe_anchors(self.anchors, self.config), "types_sha256": types_sha256}
+        first = self.anchors.prompts_sha256  # it chooses the types, so it counts where a second look has other words
+        return {
+            **describe_anchors(self.anchors, self.config),
+            "types_sha256": types_sha256,
+            "first_prompts_sha256": first,
+        }
 
 
 def look(
