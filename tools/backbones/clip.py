@@ -122,13 +122,16 @@ class ClipBackbone:
         from .clip_tower import vision_forward
 
         pixels, valid, grid = self.letterbox(batch)
+        # A CPU is busy with a single picture; of eight at once it only spills more out of its caches.
+        at_once = 1 if self.device == "cpu" else len(batch)
         with torch.inference_mode():
-            seen = vision_forward(self.model.visual, pixels, layers=self.layers, valid=valid)
-        return VisualFeatures(
-            patch_tokens=tuple(layer.cpu().numpy() for layer in seen.patch_tokens),
-            global_features=seen.global_features.cpu().numpy(),
-            grid=grid,
-        )
+            seen = [
+                vision_forward(self.model.visual, part, layers=self.layers, valid=valid)
+                for part in pixels.split(at_once)
+            ]
+            layers = [torch.cat(parts).cpu().numpy() for parts in zip(*(part.patch_tokens for part in seen), strict=True)]
+            whole = torch.cat([part.global_features for part in seen]).cpu().numpy()
+        return VisualFeatures(patch_tokens=tuple(layers), global_features=whole, grid=grid)
 
     def encode_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed prompts, float32 (len(prompts), D), unit length; a set that was seen before costs nothing.
