@@ -21,6 +21,13 @@ class Peer(StrEnum):
     ANOMALIB = "anomalib"
 
 
+class Switch(StrEnum):
+    """Whether ``bench expert`` takes CLIP too."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class PromptTypes(StrEnum):
     """What the prompts of ``bench zsad`` name: nothing, the product, the picture's likely defect types, or both."""
 
@@ -77,6 +84,17 @@ def bench_retrieval(data: DataOption) -> None:
 def bench_speed(data: DataOption) -> None:
     """What an inspection costs beside the backbone's own forward pass."""
     _bench("speed", data)
+
+
+@app.command("expert")
+def bench_expert(
+    data: DataOption,
+    products: Annotated[str | None, typer.Option("--products", help="Only these, comma-separated.")] = None,
+    clip: Annotated[Switch, typer.Option("--clip", help="Also CLIP, on random weights, for its times.")] = Switch.ON,
+) -> None:
+    """What the expert costs beside its backbone, its bank's search by number of references, and batches."""
+    names = products.split(",") if products else None
+    _bench("expert_speed", data, products=names, clip=clip is Switch.ON)
 
 
 @app.command("robustness")
