@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import partial
 
 from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens
 from ..tools.backbones import Backbone, VisualFeatures
+from ..tools.blas import single_blas_thread
 from .expert_parts import Forward, Picture, seconds
 
 
@@ -67,13 +69,13 @@ def time_search(
         rounds: times that all is repeated; one more comes first and is not counted.
     """
     taken: dict[tuple[int, bool], list[tuple[float, float]]] = {key: [] for key in experts}
-    for number in range(rounds + 1):
-        for picture in pictures:
+    with single_blas_thread():
+        for number, picture in itertools.product(range(rounds + 1), pictures):
             features = backbone.encode_image(picture[None])
             tokens, grid = expert_tokens(features), features.grid
             forward = seconds(next(iter(bare(picture[None]).values())))[1]
             for key, expert in experts.items():
-                _, search = seconds(partial(expert.distances, tokens, grid))
+                search = seconds(partial(expert.distances, tokens, grid))[1]
                 if number:
                     taken[key].append((search, forward))
     return [search_row(*key, expert, taken[key]) for key, expert in experts.items()]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..tools.backbones.clip import ClipBackbone
 
 CLIP_AIM = 1.15
+BATCH_REPEATS = 3
 GOOD_SHARE = 0.995
 """Of the references' patches that lie below the pixel threshold, as at enrolment."""
 
@@ -101,8 +102,11 @@ def time_clip(
     tell(f"CLIP: {size} references one by one, {size} as a batch")
     halves = (prepared[:size], prepared[size : 2 * size])
     alone, together, first = time_batch(backbone, *halves, batch_first=False)
-    tell("CLIP: the same with halves exchanged")
-    _, _, second = time_batch(backbone, *reversed(halves), batch_first=True)
+    times = [first]
+    for repeat in range(1, BATCH_REPEATS):
+        tell(f"CLIP: the same with halves and order exchanged, {repeat + 1} of {BATCH_REPEATS}")
+        given = halves if repeat % 2 == 0 else (halves[1], halves[0])
+        times.append(time_batch(backbone, *given, batch_first=repeat % 2 == 1)[2])
     seen = [*alone, *(_nth(together, number) for number in range(size))]
 
     anchors = random_anchors(together.global_features.shape[1])
@@ -129,7 +133,7 @@ def time_clip(
         for base in ("forward", "plain")
         for name, samples in zip(names, taken, strict=True)
     ]
-    return rows, batch_row(f"CLIP ({LABEL})", size, [first, second])
+    return rows, batch_row(f"CLIP ({LABEL})", size, times)
 
 
 def _nth(features: VisualFeatures, number: int) -> VisualFeatures:

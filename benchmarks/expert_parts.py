@@ -1,7 +1,8 @@
 """The expert taken apart with a clock: the whole against the forward pass, and pictures in batches.
 
 Whatever is compared runs in turn in one process, so that other work on the machine slows both; ratios are formed per
-picture and round, and their median is reported.
+picture and round, and their median is reported. As in an inspection BLAS has one thread: the idle threads of more would
+spin into the forward passes, which then take nearly twice as long and flatter every ratio.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..tools.ad_expert.expert import ExpertConfig, Localisation, prepare
 from ..tools.ad_expert.regions import FoundRegion, find_regions
 from ..tools.ad_expert.zero_shot import ZeroShotExpert, ZeroShotLook, patch_scores_of, stand_out
 from ..tools.backbones import Backbone, VisualFeatures
+from ..tools.blas import single_blas_thread
 from ..tools.imaging import load_image
 from ..tools.product_model import ProductModel
 
@@ -163,17 +165,18 @@ def time_whole(
     Returns:
         A sample per judge.
     """
-    image, decode = seconds(lambda: load_image(path))
-    rgb = frame(image.rgb)
-    batch, resize = seconds(lambda: prepare(rgb, config)[None])
-    passes = bare(batch)
-    shared: Sample = {"decode": decode, "resize": resize}
-    if bare_first:
-        shared |= {name: seconds(run)[1] for name, run in passes.items()}
-    features, shared["encode"] = seconds(lambda: backbone.encode_image(batch))
-    own = [_judge(judge, features, rgb) for judge in judges]
-    if not bare_first:
-        shared |= {name: seconds(run)[1] for name, run in passes.items()}
+    with single_blas_thread():
+        image, decode = seconds(lambda: load_image(path))
+        rgb = frame(image.rgb)
+        batch, resize = seconds(lambda: prepare(rgb, config)[None])
+        passes = bare(batch)
+        shared: Sample = {"decode": decode, "resize": resize}
+        if bare_first:
+            shared |= {name: seconds(run)[1] for name, run in passes.items()}
+        features, shared["encode"] = seconds(lambda: backbone.encode_image(batch))
+        own = [_judge(judge, features, rgb) for judge in judges]
+        if not bare_first:
+            shared |= {name: seconds(run)[1] for name, run in passes.items()}
     return [{**shared, **sample} for sample in own]
 
 
@@ -227,9 +230,10 @@ def time_batch(
     Returns:
         Features of the first set, of the second, and the seconds for either.
     """
-    if batch_first:
-        batch, batch_s = seconds(lambda: backbone.encode_image(together))
-    alone, alone_s = seconds(lambda: [backbone.encode_image(picture[None]) for picture in one_by_one])
-    if not batch_first:
-        batch, batch_s = seconds(lambda: backbone.encode_image(together))
+    with single_blas_thread():
+        if batch_first:
+            batch, batch_s = seconds(lambda: backbone.encode_image(together))
+        alone, alone_s = seconds(lambda: [backbone.encode_image(picture[None]) for picture in one_by_one])
+        if not batch_first:
+            batch, batch_s = seconds(lambda: backbone.encode_image(together))
     return alone, batch, (alone_s, batch_s)
