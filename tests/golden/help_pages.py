@@ -26,6 +26,7 @@ COMMANDS = (
     "bench types",
     "bench retrieval",
     "bench speed",
+    "bench expert",
     "bench robustness",
     "bench zsad",
     "bench head",
