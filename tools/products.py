@@ -52,7 +52,7 @@ __all__ = [
     "require_product",
 ]
 
-FORMAT = 2
+FORMAT = 3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 STORED_SIDE_PX = 1024
 REMEDY = "Enrol it again: flawscope enroll {name} good/*.jpg --replace"
@@ -179,7 +179,7 @@ def _write(model: ProductModel, folder: Path) -> None:
         arrays["look_gain"] = np.array(look.gain)
     alignment = model.expert.alignment
     if alignment is not None:
-        arrays |= {"align_centre": alignment.centre, "align_strength": np.array(alignment.strength)}
+        arrays["align_centre"] = alignment.centre
     if model.text is not None:
         arrays |= {"text_normal": model.text.anchors.normal, "text_abnormal": model.text.anchors.abnormal}
     for owner, (tokens, grid) in model.reference_tokens.items():
@@ -310,9 +310,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
     if "look_gain" in arrays:
         gain = float(arrays["look_gain"])
         look = Appearance(arrays["look_centre"], arrays["look_spread"], arrays["look_references"], gain)
-    alignment = None
-    if "align_strength" in arrays:
-        alignment = Alignment(arrays["align_centre"], float(arrays["align_strength"]))
+    alignment = Alignment(arrays["align_centre"]) if "align_centre" in arrays else None
     banks = {
         name: FittedExpert(_read_bank(name, arrays), config) for name in ("fine", "tile") if f"{name}_tokens" in arrays
     }

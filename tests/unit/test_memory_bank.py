@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flawscope.agent.errors import ProductError
+from flawscope.tools.ad_expert import memory_bank
 from flawscope.tools.ad_expert.memory_bank import MemoryBank, assign, greedy_coreset
 
 
@@ -41,6 +42,17 @@ def test_scores_do_not_depend_on_what_else_is_asked() -> None:
     bank, query = bank_of(unit(40)), unit(30, seed=1)
     alone = np.concatenate([bank.distances(row[None]) for row in query])
     np.testing.assert_allclose(bank.distances(query), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [(1, 1), (7, 3), (7, 40), (64, 16)])
+def test_blocks_do_not_change_what_is_nearest(block: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, query = unit(40), unit(30, seed=1)
+    tokens[31] = tokens[2]  # equals: the first one stands for both
+    query[5] = tokens[2]
+    squared = ((query[:, None].astype(np.float64) - tokens[None]) ** 2).sum(axis=2)
+    monkeypatch.setattr(memory_bank, "BLOCK", block)
+    assert assign(query, tokens).tolist() == squared.argmin(axis=1).tolist()
+    np.testing.assert_allclose(bank_of(tokens).distances(query), np.sqrt(squared.min(axis=1)), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +96,6 @@ def test_the_coreset_covers_better_than_chance_and_repeats_itself() -> None:
     random = np.random.default_rng(1).choice(1200, 100, replace=False)
     assert bank_of(tokens[kept]).distances(tokens).max() < bank_of(tokens[random]).distances(tokens).max()
     np.testing.assert_array_equal(standing_for, assign(tokens, tokens[kept]))
-
-
-def test_assignment_is_the_same_in_chunks() -> None:
-    tokens, centres = unit(30), unit(5, seed=9)
-    np.testing.assert_array_equal(assign(tokens, centres), assign(tokens, centres, chunk=7))
 
 
 def test_enrolment_reports_its_progress_to_the_end() -> None:

@@ -6,9 +6,12 @@ robust Sinkhorn distance on pictures of that capture. Here there is one picture 
 matched: the mean of its tokens is moved towards the references' mean. On the same pictures a Sinkhorn plan and matching
 to nearest neighbours did no better (docs/robustness.md).
 
-The mean is also evidence: a weave that changed everywhere shows in nothing else. The references tell which it is. Where
-good pictures disagree in their means, a mean says little about the part and is aligned; where they agree, it is left,
-and the branch for the look of the whole part scores it (``appearance``): what one weight gains the other loses.
+A capture also raises the distance of every patch alike, by what the mean does not hold (blur, noise, a curved gain):
+half of the picture's middle distance is taken off its image_score.
+
+What a picture has everywhere is also evidence: a weave that changed as a whole shows in nothing else. The references
+tell which it is. Where good pictures agree in their means, tokens and scores are left, and the branch for the look of
+the whole part scores the mean (``appearance``); where they disagree until that branch is silent, they are aligned.
 """
 
 from __future__ import annotations
@@ -21,25 +24,27 @@ from numpy.typing import NDArray
 from ...agent.errors import ProductError
 from .appearance import DISAGREEMENT, MIN_REFERENCES, disagreement
 
+BACKGROUND_SHARE = 0.5
+"""Of a picture's median patch score, taken off its image_score. Not all of it: a part that is wrong everywhere must
+still score higher than one that is wrong in half its patches."""
+
 
 @dataclass(frozen=True)
 class Alignment:
-    """How far a picture's tokens are moved, and where to.
+    """Takes off what a picture has everywhere.
 
     Attributes:
         centre: float32 (D,), mean over the references of each one's mean token.
-        strength: in [0, 1]; 0 leaves tokens as they are, to the bit.
     """
 
     centre: NDArray[np.float32]
-    strength: float
 
     def __post_init__(self) -> None:
-        if self.centre.ndim != 1 or not np.isfinite(self.centre).all() or not 0.0 <= self.strength <= 1.0:
+        if self.centre.ndim != 1 or not np.isfinite(self.centre).all():
             raise ProductError("the alignment of this product is damaged.", hint="Enrol the product again.")
 
     def apply(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Move a picture's tokens.
+        """Move a picture's tokens so that their mean is the references'.
 
         Args:
             tokens: float32 (N, D), unit rows, all of one picture.
@@ -47,23 +52,23 @@ class Alignment:
         Returns:
             float32 (N, D), unit rows.
         """
-        if self.strength == 0.0:
-            return tokens
-        moved = tokens + np.float32(self.strength) * (self.centre - tokens.mean(axis=0))
+        moved = tokens + (self.centre - tokens.mean(axis=0))
         lengths = np.sqrt(np.einsum("nd,nd->n", moved, moved))[:, None]
         return np.asarray(moved / np.maximum(lengths, 1e-6), dtype=np.float32)
 
+    def background(self, patch_scores: NDArray[np.float32]) -> float:
+        """What the capture adds to an image_score.
 
-def alignment_strength(statistics: NDArray[np.float32]) -> float:
-    """How far tokens should be moved, from the references alone.
+        Args:
+            patch_scores: any shape.
+        """
+        return BACKGROUND_SHARE * float(np.median(patch_scores))
+
+
+def captures_differ(statistics: NDArray[np.float32]) -> bool:
+    """Whether good pictures differ so much in their means that the look of the whole part says nothing.
 
     Args:
-        statistics: float32 (n, 2 D) from ``picture_statistics``.
-
-    Returns:
-        Share of the way, 1 where good pictures differ so much in their means that their look says nothing; 0 with
-        fewer than MIN_REFERENCES.
+        statistics: float32 (n, 2 D) from ``picture_statistics``; fewer than MIN_REFERENCES cannot tell, and do not.
     """
-    if len(statistics) < MIN_REFERENCES:
-        return 0.0
-    return min(1.0, disagreement(statistics) / DISAGREEMENT)
+    return len(statistics) >= MIN_REFERENCES and disagreement(statistics) >= DISAGREEMENT

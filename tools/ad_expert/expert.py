@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...agent.errors import ProductError
 from ..backbones import Backbone, VisualFeatures
-from .alignment import Alignment, alignment_strength
+from .alignment import Alignment, captures_differ
 from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 from .appearance import Appearance, appearance_gain, fit_appearance, picture_statistics
 from .memory_bank import MemoryBank, Progress, greedy_coreset
@@ -194,9 +194,10 @@ class FittedExpert:
         return top_fraction_mean(patch_scores, self.config.top_fraction)
 
     def image_score(self, patch_scores: NDArray[np.float32], features: VisualFeatures) -> float:
-        """The score of a whole picture: its patches, and what its look as a whole adds."""
+        """The score of a whole picture: its patches, and what its look as a whole adds or its capture takes off."""
         added = self.appearance.added_score(picture_statistics(features)) if self.appearance else 0.0
-        return self.local_score(patch_scores) + added
+        taken_off = self.alignment.background(patch_scores) if self.alignment else 0.0
+        return self.local_score(patch_scores) + added - taken_off
 
     def localise(self, features: VisualFeatures, height: int, width: int) -> Localisation:
         """Judge a picture by its features.
@@ -215,8 +216,8 @@ class ReferenceFit:
     """The memory bank of a set of references, and each reference judged by the others.
 
     A reference may come in several views (rotations, tiles); its views share an owner number and leave together. For
-    the judgement the owner's tokens leave the bank, and those tokens of other references that they stood for come back
-    in: the bank that the selection would have made without it, up to the selection's radius.
+    the judgement the owner's tokens leave the bank, and of the tokens of other references that they stood for as many
+    come back in: about the bank that the selection would have made without it.
 
     Args:
         tokens: per view, float32 (N, D) from ``expert_tokens``.
@@ -258,7 +259,7 @@ class ReferenceFit:
         self._typical = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 1.0
         self._statistics = statistics
         self._means = np.stack([tokens[i].mean(axis=0) for i in firsts])
-        self._strength = 0.0 if statistics is None else alignment_strength(statistics)
+        self._aligned = statistics is not None and captures_differ(statistics)
         self.expert = FittedExpert(self._bank(self._kept, None), config, alignment=self._alignment(self._means))
         if statistics is not None and len(statistics) > 1:
             local = [self._local_without(owner, tokens[i], shapes[i]) for owner, i in enumerate(firsts)]
@@ -274,7 +275,7 @@ class ReferenceFit:
         return expert.local_score(expert.distances(tokens, grid))
 
     def _alignment(self, means: NDArray[np.float32]) -> Alignment | None:
-        return Alignment(means.mean(axis=0), self._strength) if self._strength else None
+        return Alignment(means.mean(axis=0)) if self._aligned else None
 
     def without(self, owner: int) -> FittedExpert:
         """The expert that the other references make.
@@ -283,10 +284,13 @@ class ReferenceFit:
             ProductError: there is no other reference.
         """
         kept_owners = self._owners[self._kept]
+        left = self._kept[kept_owners != owner]
         orphaned = np.flatnonzero((kept_owners[self._standing_for] == owner) & (self._owners != owner))
-        rows = np.concatenate([self._kept[kept_owners != owner], orphaned])
+        # As many as left: with all of them the bank would be finest just where the left-out reference lies.
+        returning, _ = greedy_coreset(self._tokens[orphaned], len(self._kept) - len(left))
+        rows = np.concatenate([left, orphaned[returning]])
         others = None
         if self._statistics is not None and self.expert.appearance is not None:
             others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
-        alignment = self._alignment(np.delete(self._means, owner, axis=0)) if self._strength else None
+        alignment = self._alignment(np.delete(self._means, owner, axis=0))
         return FittedExpert(self._bank(rows, owner), self.expert.config, others, alignment)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ...agent.errors import ProductError, WeightsError
 from ..backbones import VisualFeatures
 from .expert import FittedExpert, ReferenceFit, expert_tokens
-from .memory_bank import CHUNK, greedy_coreset
+from .memory_bank import assign, greedy_coreset
 from .sparse_coding import hierarchical_prompt, sparse_codes
 
 FORMAT = "flawscope-reference-head-1"
@@ -134,9 +134,7 @@ def picture_width(layers: int) -> int:
 
 def _compare(tokens: tuple[Floats, ...], bank: tuple[Floats, ...]) -> tuple[Floats, tuple[Floats, ...]]:
     """Distances (N, L) and scaled residuals per layer to the patch that is nearest in the deepest layer."""
-    nearest = np.concatenate(
-        [(tokens[-1][start : start + CHUNK] @ bank[-1].T).argmax(axis=1) for start in range(0, len(tokens[-1]), CHUNK)]
-    )
+    nearest = assign(tokens[-1], bank[-1])
     differences = [np.abs(own - other[nearest]) for own, other in zip(tokens, bank, strict=True)]
     distances = np.stack([np.sqrt((d * d).sum(axis=1)) for d in differences], axis=1)
     return distances, tuple(np.asarray(d * RESIDUAL_SCALE, np.float32) for d in differences)

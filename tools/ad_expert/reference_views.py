@@ -1,8 +1,10 @@
-"""What else the good references show: the same part turned or mirrored, where that is a good part too.
+"""What else the good references show: the same part moved, turned or mirrored, where that is a good part too.
 
 A part that lies at any angle is learnt at quarter turns when its enrolment asks for it. Mirror images are tried without
 being asked for: if a mirrored reference resembles the other references as much as it does itself unmirrored, the
 product does not know left from right (or top from bottom), and each reference is worth more pictures than it is.
+
+Few references are also learnt half a patch aside: the next part will not lie on their grid of patches.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..backbones import Backbone, VisualFeatures
 from .appearance import picture_statistics
-from .expert import ExpertConfig, ReferenceFit, expert_tokens
+from .expert import STRIDE_PX, ExpertConfig, ReferenceFit, expert_tokens
 from .memory_bank import MemoryBank, Progress
 
 NATURAL = 1.05
@@ -22,6 +24,8 @@ NATURAL = 1.05
 Measured: 0.99 to 1.05 where a product has no such side, 1.07 to 1.35 where it has."""
 PROBES = 6
 """References that are mirrored to find out."""
+FEW = 8
+"""From so many references on they show the grid in enough positions by themselves, and copies crowd the memory_bank."""
 
 
 def fit_references(
@@ -50,6 +54,8 @@ def fit_references(
     grids = [seen.grid for seen in features]
     tell = progress or (lambda what, done, total: None)
     more = (_turned if rotate else _mirrored)(pictures, tokens, backbone, tell)
+    if len(pictures) < FEW:
+        more += [(owner, _encode(backbone, moved_aside(picture))) for owner, picture in enumerate(pictures)]
     return ReferenceFit(
         [*tokens, *(expert_tokens(seen) for _, seen in more)],
         [*range(len(tokens)), *(owner for owner, _ in more)],
@@ -87,6 +93,13 @@ def _mirrored(
             found += list(enumerate(seen))
         tell("mirroring the references", len(pictures), len(pictures))
     return found
+
+
+def moved_aside(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture, uint8 (H, W, 3), moved half a patch to the left and up; what comes in at the borders is mirrored."""
+    half = STRIDE_PX // 2
+    padded = np.pad(picture, ((0, half), (0, half), (0, 0)), mode="symmetric")
+    return np.asarray(padded[half:, half:])
 
 
 def _encode(backbone: Backbone, picture: NDArray[np.uint8]) -> VisualFeatures:

@@ -129,7 +129,9 @@ class ClipBackbone:
                 vision_forward(self.model.visual, part, layers=self.layers, valid=valid)
                 for part in pixels.split(at_once)
             ]
-            layers = [torch.cat(parts).cpu().numpy() for parts in zip(*(part.patch_tokens for part in seen), strict=True)]
+            layers = [
+                torch.cat(parts).cpu().numpy() for parts in zip(*(part.patch_tokens for part in seen), strict=True)
+            ]
             whole = torch.cat([part.global_features for part in seen]).cpu().numpy()
         return VisualFeatures(patch_tokens=tuple(layers), global_features=whole, grid=grid)
 
