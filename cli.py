@@ -45,7 +45,7 @@ app = typer.Typer(
     help="Inspect pictures of parts: OK, NG or REVIEW, where, what, why, and the evidence for each sentence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # frames around the help would import a markdown parser, half the time of --help
 )
 app.command()(inspection.inspect)
 app.command()(inspection.chat)

@@ -70,11 +70,14 @@ def test_a_pose_is_shared_or_not() -> None:
 
 def test_rivals_by_hand() -> None:
     tokens = np.array([[0.0], [0.1], [1.0], [3.0]], np.float32)
-    rivals = measure_rivals(tokens, np.array([0, 0, 1, 2], np.int32))
+    rivals = measure_rivals(tokens, np.array([0, 0, 1, 2], np.int32), np.arange(4))
     np.testing.assert_allclose(rivals.distances, [[1.0, 3.0], [0.9, 2.9], [0.9, 2.0], [2.0, 2.9]], atol=1e-5)
     np.testing.assert_array_equal(rivals.owners, [[1, 2], [1, 2], [0, 2], [1, 0]])
     np.testing.assert_allclose(rivals.without(1), [3.0, 2.9, 0.9, 2.9], atol=1e-5)
-    alone = measure_rivals(tokens, np.zeros(4, np.int32))
+    some = measure_rivals(tokens, np.array([0, 0, 1, 2], np.int32), np.array([3, 1]))
+    np.testing.assert_array_equal(some.owners, rivals.owners[[3, 1]])
+    np.testing.assert_array_equal(some.distances, rivals.distances[[3, 1]])
+    alone = measure_rivals(tokens, np.zeros(4, np.int32), np.arange(4))
     assert np.isinf(alone.distances).all()
 
 

@@ -103,7 +103,8 @@ def level_light(rgb: NDArray[np.uint8], mean_grey: float) -> NDArray[np.uint8]:
     mean = float(rgb[::4, ::4].mean())  # every 16th pixel says as much
     gain = min(MAX_GAIN, max(1.0 / MAX_GAIN, mean_grey / max(mean, 1.0)))
     table = np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
-    return np.asarray(np.take(table, rgb), dtype=np.uint8)
+    levelled = rgb.tobytes().translate(table.tobytes())  # two thirds of the time of np.take
+    return np.frombuffer(levelled, np.uint8).reshape(rgb.shape)
 
 
 def resize_to_frame(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
@@ -253,21 +254,21 @@ class ReferenceFit:
             [self._frame.coordinates(view, shape) for view, shape in zip(tokens, shapes, strict=True)]
         )
         self._owners = np.repeat(np.asarray(owner_of, np.int32), [len(view) for view in tokens])
-        self._rivals = measure_rivals(self._tokens, self._owners)
         self._kept, self._standing_for = greedy_coreset(self._tokens, config.bank_size, progress=progress)
-        apart = self._rivals.without(None)[self._kept]
+        self._rivals = measure_rivals(self._tokens, self._owners, self._kept)
+        apart = self._rivals.without(None)
         self._typical = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 1.0
         self._statistics = statistics
         self._means = np.stack([tokens[i].mean(axis=0) for i in firsts])
         self._aligned = statistics is not None and captures_differ(statistics)
-        self.expert = FittedExpert(self._bank(self._kept, None), config, alignment=self._alignment(self._means))
+        self.expert = FittedExpert(self._bank(self._kept, apart), config, alignment=self._alignment(self._means))
         if statistics is not None and len(statistics) > 1:
             local = [self._local_without(owner, tokens[i], shapes[i]) for owner, i in enumerate(firsts)]
             gain = appearance_gain(statistics, np.array(local, np.float64))
             self.expert.appearance = fit_appearance(statistics, gain)
 
-    def _bank(self, rows: NDArray[np.intp], without: int | None) -> MemoryBank:
-        weights = rival_weights(self._rivals.without(without)[rows], self._typical)
+    def _bank(self, rows: NDArray[np.intp], apart: NDArray[np.float32]) -> MemoryBank:
+        weights = rival_weights(apart, self._typical)
         return MemoryBank(self._tokens[rows], self._owners[rows], self._frame, weights)
 
     def _local_without(self, owner: int, tokens: NDArray[np.float32], grid: tuple[int, int] | None) -> float:
@@ -284,13 +285,16 @@ class ReferenceFit:
             ProductError: there is no other reference.
         """
         kept_owners = self._owners[self._kept]
-        left = self._kept[kept_owners != owner]
+        stays = kept_owners != owner
+        left = self._kept[stays]
         orphaned = np.flatnonzero((kept_owners[self._standing_for] == owner) & (self._owners != owner))
         # As many as left: with all of them the bank would be finest just where the left-out reference lies.
-        returning, _ = greedy_coreset(self._tokens[orphaned], len(self._kept) - len(left))
-        rows = np.concatenate([left, orphaned[returning]])
+        returning = orphaned[greedy_coreset(self._tokens[orphaned], len(self._kept) - len(left))[0]]
+        rows = np.concatenate([left, returning])
+        rivals = measure_rivals(self._tokens, self._owners, returning)
+        apart = np.concatenate([self._rivals.without(owner)[stays], rivals.without(owner)])
         others = None
         if self._statistics is not None and self.expert.appearance is not None:
             others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
         alignment = self._alignment(np.delete(self._means, owner, axis=0))
-        return FittedExpert(self._bank(rows, owner), self.expert.config, others, alignment)
+        return FittedExpert(self._bank(rows, apart), self.expert.config, others, alignment)

@@ -136,22 +136,26 @@ class Rivals:
         return np.asarray(np.where(self.owners[:, 0] == owner, self.distances[:, 1], self.distances[:, 0]))
 
 
-def measure_rivals(tokens: NDArray[np.float32], owners: NDArray[np.int32], seed: int = 0) -> Rivals:
-    """Find the rivals of each token among the other references.
+def measure_rivals(
+    tokens: NDArray[np.float32], owners: NDArray[np.int32], asked: NDArray[np.intp], seed: int = 0
+) -> Rivals:
+    """Find the rivals of tokens among the other references.
 
     Args:
-        tokens: float32 (T, K), coordinates of all references.
-        owners: int32 (T,).
+        tokens: float32 (M, K), coordinates of all references.
+        owners: int32 (M,).
+        asked: (T,), the tokens whose rivals are wanted.
         seed: of the random thinning to RIVAL_POOL.
     """
     pool = np.random.default_rng(seed).permutation(len(tokens))[:RIVAL_POOL]
     pool = pool[np.argsort(owners[pool], kind="stable")]
     present, starts = np.unique(owners[pool], return_index=True)
     rivals, squares = tokens[pool], (tokens[pool] ** 2).sum(axis=1)
-    distances = np.full((len(tokens), 2), np.inf, np.float32)
-    nearest = np.full((len(tokens), 2), -1, np.int32)
-    for start in range(0, len(tokens), 512):
-        part, own = tokens[start : start + 512], owners[start : start + 512]
+    distances = np.full((len(asked), 2), np.inf, np.float32)
+    nearest = np.full((len(asked), 2), -1, np.int32)
+    for start in range(0, len(asked), 512):
+        chunk = asked[start : start + 512]
+        part, own = tokens[chunk], owners[chunk]
         squared = np.minimum.reduceat(squares - 2.0 * (part @ rivals.T), starts, axis=1)
         squared += (part**2).sum(axis=1)[:, None]
         squared[own[:, None] == present] = np.inf
