@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator, model_validator
 
 from ...agent.errors import KnowledgeError
+from .vocabulary import vocabulary
 
 Shape = Literal["point", "compact", "elongated", "network", "area", "edge", "whole_part", "displacement"]
 Contrast = Literal["darker", "brighter", "either", "texture", "none"]
@@ -163,7 +164,7 @@ def load_documents(folder: Path | None = None) -> tuple[KnowledgeDocument, ...]:
 
     Raises:
         KnowledgeError: nothing to read, a file that is no YAML, a page that is not valid (naming file, page and
-            field), a doc_id used twice, or a reference to a type that no general page describes.
+            field), a doc_id used twice, or a reference to a type that neither the vocabulary nor a general page names.
     """
     shipped_folder = Path(__file__).with_name("documents")
     where = shipped_folder if folder is None else folder
@@ -182,7 +183,7 @@ def load_documents(folder: Path | None = None) -> tuple[KnowledgeDocument, ...]:
                 )
             origins[document.doc_id] = path.name
             documents.append(document)
-    known = set(general_types(documents))
+    known = {*general_types(documents), *vocabulary().types}  # not every type of the vocabulary has a page yet
     if where.resolve() != shipped_folder.resolve():
         known |= set(general_types(load_documents()))
     for document in documents:
@@ -235,7 +236,7 @@ def _check_references(document: KnowledgeDocument, file_name: str, known: set[st
         where = f"{file_name}, document '{document.doc_id}', field '{field}'"
         if defect_type not in known:
             raise KnowledgeError(
-                f"{where}: no general document describes '{defect_type}'.",
+                f"{where}: '{defect_type}' is no type of the vocabulary and no general document describes it.",
                 hint="Use the name of an existing type or write its page.",
             )
         if field == "look_alikes" and defect_type == document.canonical_type:
