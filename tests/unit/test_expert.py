@@ -56,6 +56,20 @@ def test_a_defect_peaks_where_it_is() -> None:
     assert 16 <= y < 42
 
 
+@pytest.mark.parametrize("shape", [(96, 96), (70, 200), (300, 310), (1500, 1400)])
+def test_grey_pictures_are_prepared_as_colour_pictures_are(shape: tuple[int, int]) -> None:
+    plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    grey = np.stack([plane] * 3, axis=2)
+    in_colour = level_light(resize_to_frame(grey, 224), 110.0)
+    found = prepare(grey, ExpertConfig(short_side_px=224))
+    np.testing.assert_array_equal(found, in_colour)
+    tinted = grey.copy()
+    tinted[1, 1, 2] ^= 255  # a single pixel with a colour, off the grid of the quick look
+    in_colour = level_light(resize_to_frame(tinted, 224), 110.0)
+    np.testing.assert_array_equal(prepare(tinted, ExpertConfig(short_side_px=224)), in_colour)
+    assert (in_colour[..., 2] != in_colour[..., 0]).any()
+
+
 @pytest.mark.parametrize("owner", range(4))
 def test_leaving_one_out_of_an_unthinned_bank_is_brute_force(owner: int) -> None:
     without = fitted(4).without(owner)

@@ -86,48 +86,61 @@ def prepare(rgb: NDArray[np.uint8], config: ExpertConfig) -> NDArray[np.uint8]:
     Returns:
         uint8 (H', W', 3), see ``resize_to_frame``.
     """
-    framed = resize_to_frame(rgb, config.short_side_px)
+    if _is_grey(rgb):  # as many factory cameras see: half the time, the same values
+        plane = _frame_and_level(np.ascontiguousarray(rgb[:, :, 0]), config)
+        return np.stack([plane, plane, plane], axis=2)
+    return _frame_and_level(rgb, config)
+
+
+def _frame_and_level(picture: NDArray[np.uint8], config: ExpertConfig) -> NDArray[np.uint8]:
+    framed = resize_to_frame(picture, config.short_side_px)
     return framed if config.mean_grey is None else level_light(framed, config.mean_grey)
 
 
-def level_light(rgb: NDArray[np.uint8], mean_grey: float) -> NDArray[np.uint8]:
+def _is_grey(rgb: NDArray[np.uint8]) -> bool:
+    """Whether all three channels are equal; few pixels rule most colour pictures out."""
+    few, (red, green, blue) = rgb[::16, ::16], np.moveaxis(rgb, 2, 0)
+    return not (few != few[:, :, :1]).any() and bool((red == green).all() and (green == blue).all())
+
+
+def level_light(picture: NDArray[np.uint8], mean_grey: float) -> NDArray[np.uint8]:
     """Multiply a picture so that its mean is ``mean_grey``: a lamp that ages or a shutter that drifts is no defect.
 
     Args:
-        rgb: uint8 (H, W, 3).
+        picture: uint8 (H, W, 3) or (H, W).
         mean_grey: 0 to 255; reached unless that takes more than MAX_GAIN either way.
 
     Returns:
-        uint8 (H, W, 3); what gets brighter than white is white.
+        uint8 of the same shape, not writeable; what gets brighter than white is white.
     """
-    mean = float(rgb[::4, ::4].mean())  # every 16th pixel says as much
+    mean = float(picture[::4, ::4].mean())  # every 16th pixel says as much
     gain = min(MAX_GAIN, max(1.0 / MAX_GAIN, mean_grey / max(mean, 1.0)))
     table = np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
-    levelled = rgb.tobytes().translate(table.tobytes())  # two thirds of the time of np.take
-    return np.frombuffer(levelled, np.uint8).reshape(rgb.shape)
+    levelled = picture.tobytes().translate(table.tobytes())  # two thirds of the time of np.take
+    return np.frombuffer(levelled, np.uint8).reshape(picture.shape)
 
 
-def resize_to_frame(rgb: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
+def resize_to_frame(picture: NDArray[np.uint8], short_side_px: int) -> NDArray[np.uint8]:
     """Resize: aspect kept (up to MAX_ASPECT), both sides multiples of 16, nothing cropped.
 
     Args:
-        rgb: uint8 (H, W, 3).
+        picture: uint8 (H, W, 3) or (H, W).
         short_side_px: wanted shorter side.
 
     Returns:
-        uint8 (H', W', 3).
+        uint8 (H', W', 3) or (H', W').
     """
-    height, width = rgb.shape[:2]
+    height, width = picture.shape[:2]
     scale = short_side_px / min(height, width)
     longest = short_side_px * MAX_ASPECT
     sides = [min(longest, side * scale) for side in (height, width)]
     h, w = (max(2, round(side / STRIDE_PX)) * STRIDE_PX for side in sides)
     if (h, w) == (height, width):
-        return rgb
+        return picture
     # Enlarging wants the smooth curve (textile loses 3 points without); reducing is an average either way, and half as
     # dear by straight lines. reducing_gap decimates by whole boxes first, a fraction of the time for large pictures.
     method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(rgb).resize((w, h), method, reducing_gap=3.0))
+    return np.asarray(Image.fromarray(picture).resize((w, h), method, reducing_gap=3.0))
 
 
 def expert_tokens(features: VisualFeatures) -> NDArray[np.float32]:
