@@ -1,6 +1,6 @@
 """Build the knowledge base on first use, and open it afterwards.
 
-A base lives in ``knowledge/<content hash>``: any change of a document, a drawing or the backbone gives another hash,
+The pages that a plant wrote itself are added on opening, see ``plant_index``. A base of shipped pages lives in ``knowledge/<content hash>``: any change of a document, a drawing or the backbone gives another hash,
 so a stale base cannot be opened by accident. ``vectors.npz`` is the truth, ``kb.db`` is derived from it and is made
 again when it does not hold exactly the documents of the manifest.
 """
@@ -26,6 +26,8 @@ from ..backbones import Backbone
 from .features import LockSpace, image_part
 from .in_memory import InMemoryStore
 from .lookup import documents_about
+from .plant import FOLDER, PlantStore
+from .plant_index import SETTLED, plant_vectors, settle
 from .q2k import SAMPLERS
 from .schema import KnowledgeDocument, load_documents
 from .selection import Q2KSelection
@@ -135,10 +137,10 @@ def open_knowledge_base(
     documents: Sequence[KnowledgeDocument] | None = None,
     progress: Progress | None = None,
 ) -> KnowledgeBase:
-    """Open the base of the shipped documents, building it when there is none for their content hash.
+    """Open the base of the shipped documents and the plant's, building it when there is none for their content hash.
 
     Args:
-        folder: parent of all bases.
+        folder: parent of all bases and of the plant's pages.
         backbone: makes the image parts.
         store: Milvus Lite, or a copy in memory that takes no lock.
         documents: other documents than the shipped ones.
@@ -154,8 +156,23 @@ def open_knowledge_base(
     if not (home / "manifest.json").exists():
         _build(home, pages, backbone, digest, progress)
     vectors, space = _read(home, pages, digest)
-    opened = _open_store(store, home, pages, vectors, space)
-    return KnowledgeBase(pages, vectors, space, opened, digest)
+    plant = PlantStore(folder / FOLDER)
+    own = plant.current()
+    if clash := {d.doc_id for d in pages} & {d.page.doc_id for d in own}:
+        name = min(clash)
+        raise KnowledgeError(
+            f"the plant's page {name} has the name of a shipped one.", hint=f"Remove it: flawscope kb remove {name}"
+        )
+    own_vectors = plant_vectors(home, plant, own, backbone, space, progress)
+    keys = [d.key for d in own]
+    records = [LockRecord(d.doc_id, v, d.product, d.defect_type) for d, v in zip(pages, vectors, strict=True)]
+    records += [
+        LockRecord(d.page.doc_id, v, d.page.product, d.page.defect_type) for d, v in zip(own, own_vectors, strict=True)
+    ]
+    opened = _open_store(store, home, records, len(pages), keys, space)
+    everything = hashlib.sha256("\n".join([digest, *keys]).encode()).hexdigest() if own else digest
+    all_pages = (*pages, *(d.page for d in own))
+    return KnowledgeBase(all_pages, np.stack([*vectors, *own_vectors]), space, opened, everything)
 
 
 def content_hash(documents: Sequence[KnowledgeDocument], backbone: Backbone) -> str:
@@ -240,11 +257,12 @@ def _read(home: Path, documents: Sequence[KnowledgeDocument], digest: str) -> tu
 def _open_store(
     kind: Literal["milvus", "memory"],
     home: Path,
-    documents: Sequence[KnowledgeDocument],
-    vectors: NDArray[np.float32],
+    records: Sequence[LockRecord],
+    n_shipped: int,
+    keys: Sequence[str],
     space: LockSpace,
 ) -> Store:
-    records = [LockRecord(d.doc_id, v, d.product, d.defect_type) for d, v in zip(documents, vectors, strict=True)]
+    """The store with all records: first the shipped ones, then the plant's, whose ``keys`` tell what changed."""
     if kind == "memory":
         memory = InMemoryStore(space.dim)
         memory.upsert(records)
@@ -255,18 +273,21 @@ def _open_store(
     if not marker.exists():  # first use, or a build that was cut off: start over, the vectors are at hand
         refuse_foreign_owner(home / "kb.db")
         with storage_errors(home):
+            (home / SETTLED).unlink(missing_ok=True)
             shutil.rmtree(home / "kb.db", ignore_errors=True)
     store = MilvusLiteStore(home, space.dim)
+    shipped = {record.doc_id for record in records[:n_shipped]}
     try:
-        if store.doc_ids() != {record.doc_id for record in records}:
+        if not shipped <= store.doc_ids():
             if marker.exists():
                 raise KnowledgeError(
                     f"the knowledge base at {home} does not hold its documents.",
                     hint="Delete that folder; it is built again on the next run.",
                 )
-            store.upsert(records)
+            store.upsert(records[:n_shipped])
         with storage_errors(marker):
             marker.touch()
+        settle(home, store, shipped, records[n_shipped:], keys)
     except FlawscopeError:
         store.close()
         raise

@@ -1,0 +1,155 @@
+"""A page of a plant from one photo and one note, taking the note at its word and adding nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Annotated
+
+from pydantic import StringConstraints, ValidationError
+
+from ...agent.errors import KnowledgeError
+from .schema import GOOD, KnowledgeDocument, Label, plain_text
+from .vocabulary import canonical, vocabulary
+
+UNKNOWN = "unknown"
+MAX_NOTE_LETTERS = 1200
+_DESCRIPTION_LETTERS = 400
+_LONGEST_NAME_WORDS = 5
+_DENIED = frozenset({"no", "not", "without", "never", "non"})
+_CLAUSE = re.compile(r"[,;.:!?()\n]+")
+_CAUSE = re.compile(r"(?:likely |probable |root )?causes?\b\s*(?:is|was|by|of)?|caused by|due to|because of", re.I)
+_ACTION = re.compile(
+    r"(?:rework|scrap|quarantine|repair|sort out|return|regrind|deburr|clean|hold|block|reject)\b", re.I
+)
+
+
+class PlantPage(KnowledgeDocument):
+    """A page that people of the plant wrote; ``reviewed`` is its review state."""
+
+    product: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """As it was enrolled, capitals included."""
+    author: Label = "unknown"
+    created: Label = "unknown"
+    """UTC, ISO 8601."""
+    box: tuple[int, int, int, int] | None = None
+    """Where the defect is: XYXY half-open, px of the picture; None for anywhere."""
+
+
+def types_in(note: str, product: str | None = None) -> tuple[str, ...]:
+    """Canonical defect types whose names occur in a note, in the order of mention.
+
+    The longest name wins where names overlap, so that "colour spot" is not a spot; names that the note denies ("no
+    burr") and those that do not say how a part is defective are left out.
+
+    Args:
+        note: what a person wrote.
+        product: whose labels to understand as well.
+    """
+    types, found = vocabulary().types, []
+    for clause in _CLAUSE.split(note):
+        words, start = clause.split(), 0
+        while start < len(words):
+            step = 1
+            for length in range(min(_LONGEST_NAME_WORDS, len(words) - start), 0, -1):
+                name = canonical(" ".join(words[start : start + length]), product)
+                if name is not None and types[name].is_specific:
+                    if not _DENIED & {word.lower() for word in words[max(0, start - 2) : start]}:
+                        found.append(name)
+                    step = length
+                    break
+            start += step
+    return tuple(dict.fromkeys(found))
+
+
+def page_from_note(
+    note: str,
+    product: str,
+    *,
+    type_name: str | None,
+    doc_id: str | None,
+    taken: Collection[str],
+    author: str,
+    created: str,
+    box: tuple[int, int, int, int] | None,
+    picture_name: str,
+) -> PlantPage:
+    """Make a page of a note.
+
+    Clauses that begin with a disposition ("rework") are also its action, those that begin with "due to" or "cause" its
+    causes; nothing else is read into the words.
+
+    Args:
+        note: what a person wrote; control characters, links and markup are taken out.
+        product: the product, or ``general`` for all.
+        type_name: the defect type; None to look for exactly one in the note, else it is ``unknown``.
+        doc_id: name of the page; None for ``<product>.<type>.<number>``.
+        taken: ids that are in use.
+        author: who wrote it.
+        created: UTC, ISO 8601.
+        box: see `PlantPage`.
+        picture_name: file name of the picture.
+
+    Raises:
+        KnowledgeError: the note is empty or too long, or something given cannot be in a page.
+    """
+    text = plain_text(note)
+    if not text:
+        raise KnowledgeError(
+            "the note has no words.", hint='Say what is seen: --note "burr on edge, dull punch, rework"'
+        )
+    if len(text) > MAX_NOTE_LETTERS:
+        raise KnowledgeError(f"the note has {len(text)} letters; {MAX_NOTE_LETTERS} is the most.", hint="Shorten it.")
+    defect_type, general_type = _types(text, product, type_name)
+    stem = f"{product}.{defect_type}".lower()
+    name = doc_id or next(f"{stem}.{n}" for n in range(1, len(taken) + 2) if f"{stem}.{n}" not in taken)
+    clauses = [clause.strip() for clause in re.split(r"[,;.\n]+", text) if clause.strip()]
+    causes = tuple(_CAUSE.sub("", c, count=1).strip(" :-") for c in clauses if _CAUSE.match(c))
+    actions = [clause[0].upper() + clause[1:] for clause in clauses if _ACTION.match(clause)]
+    is_general = product == "general"
+    fields = {
+        "doc_id": name,
+        "scope": "general" if is_general else "product",
+        "product": product,
+        "defect_type": defect_type,
+        "general_type": None if is_general or defect_type == GOOD else general_type,
+        "title": f"{defect_type.replace('_', ' ').capitalize()} of {product}"[:80],
+        "page_image": picture_name,
+        "description": _cut(text),
+        "appearance": text if len(text) > _DESCRIPTION_LETTERS else "",
+        "likely_causes": tuple(_cut(cause) for cause in causes if cause),
+        "action": _cut(f"{'; '.join(actions)}.") if actions else "",
+        "source": "A picture and a note from the plant.",
+        "licence": "the plant's own",
+        "generated_by": plain_text(author)[:80] or "unknown",
+        "author": plain_text(author)[:80] or "unknown",
+        "created": created,
+        "box": box,
+    }
+    try:
+        return PlantPage.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the page"
+        raise KnowledgeError(
+            f"a page cannot have this {field}: {first['msg']}.", hint="Correct it and try again."
+        ) from error
+
+
+def _types(note: str, product: str, given: str | None) -> tuple[str, str]:
+    """The product's label and the general type behind it."""
+    if given is None:
+        named = types_in(note, product)
+        found = named[0] if len(named) == 1 else UNKNOWN  # of several, a person must choose
+        return found, found
+    label = "_".join(re.findall(r"[a-z0-9]+", plain_text(given).lower()))[:40]
+    if not label:
+        raise KnowledgeError(f"{given!r} cannot name a defect type.", hint="Use words such as burr or bent_lead.")
+    meant = canonical(given, product)
+    return label if product != "general" else meant or label, meant or UNKNOWN
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _DESCRIPTION_LETTERS:
+        return text
+    return f"{text[: _DESCRIPTION_LETTERS - 2].rsplit(' ', 1)[0]} …"
