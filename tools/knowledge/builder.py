@@ -1,8 +1,8 @@
 """Build the knowledge base on first use, and open it afterwards.
 
-The pages that a plant wrote itself are added on opening, see ``plant_index``. A base of shipped pages lives in ``knowledge/<content hash>``: any change of a document, a drawing or the backbone gives another hash,
-so a stale base cannot be opened by accident. ``vectors.npz`` is the truth, ``kb.db`` is derived from it and is made
-again when it does not hold exactly the documents of the manifest.
+A base of shipped pages lives in ``knowledge/<content hash>``: any change of a document, a drawing or the backbone gives
+another hash, so a stale base cannot be opened by accident. ``vectors.npz`` is the truth, ``kb.db`` is derived from it.
+The pages that a plant wrote itself are added on opening, see ``plant_index``.
 """
 
 from __future__ import annotations
@@ -150,12 +150,12 @@ def open_knowledge_base(
         KnowledgeError: the base is damaged or locked, or a document cannot be used.
         StorageError: it cannot be written.
     """
-    pages = tuple(load_documents() if documents is None else documents)
+    pages = tuple(shipped_documents() if documents is None else documents)
     digest = content_hash(pages, backbone)
     home = folder / digest[:16]
     if not (home / "manifest.json").exists():
         _build(home, pages, backbone, digest, progress)
-    vectors, space = _read(home, pages, digest)
+    vectors, space = read_base(home, pages, digest)
     plant = PlantStore(folder / FOLDER)
     own = plant.current()
     if clash := {d.doc_id for d in pages} & {d.page.doc_id for d in own}:
@@ -173,6 +173,11 @@ def open_knowledge_base(
     everything = hashlib.sha256("\n".join([digest, *keys]).encode()).hexdigest() if own else digest
     all_pages = (*pages, *(d.page for d in own))
     return KnowledgeBase(all_pages, np.stack([*vectors, *own_vectors]), space, opened, everything)
+
+
+def shipped_documents() -> tuple[KnowledgeDocument, ...]:
+    """The pages that every base holds."""
+    return tuple(load_documents())
 
 
 def content_hash(documents: Sequence[KnowledgeDocument], backbone: Backbone) -> str:
@@ -237,7 +242,12 @@ def _depth(backbone: Backbone) -> int:
     return sum(layer.shape[2] for layer in backbone.encode_image(blank).patch_tokens)
 
 
-def _read(home: Path, documents: Sequence[KnowledgeDocument], digest: str) -> tuple[NDArray[np.float32], LockSpace]:
+def read_base(home: Path, documents: Sequence[KnowledgeDocument], digest: str) -> tuple[NDArray[np.float32], LockSpace]:
+    """Vectors (n, dim) of the documents of a built base, in their order, and the space they live in.
+
+    Raises:
+        KnowledgeError: the base is damaged.
+    """
     damaged = KnowledgeError(
         f"the knowledge base at {home} is damaged.", hint="Delete that folder; it is built again on the next run."
     )

@@ -120,7 +120,7 @@ class PlantStore:
         """
         numbers = self._numbers(doc_id)
         if not numbers:
-            raise KnowledgeError(f"the plant has no page {doc_id!r}.", hint=self._suggestion(doc_id))
+            raise KnowledgeError(f"the plant has no page {doc_id!r}.", hint=self.suggestion(doc_id))
         return [self._record(doc_id, number) for number in numbers]
 
     def current(self) -> list[PlantDocument]:
@@ -196,7 +196,7 @@ class PlantStore:
         if number not in versions:
             raise KnowledgeError(
                 f"the page {doc_id!r} has no version {number}.",
-                hint=f"It has 1 to {max(versions)}: kb history {doc_id}",
+                hint=f"It has 1 to {max(versions)}.",
             )
         old = self.read(versions[number])
         page, picture = (old.picture.parent / PAGE).read_bytes(), self.picture(old)
@@ -286,7 +286,8 @@ class PlantStore:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
 
-    def _suggestion(self, doc_id: str) -> str:
+    def suggestion(self, doc_id: str) -> str:
+        """What to tell someone who asked for a page that is not there."""
         known = self.all_ids()
         if near := difflib.get_close_matches(doc_id, known, n=1):
             return f"Did you mean {near[0]!r}?"

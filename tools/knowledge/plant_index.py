@@ -1,8 +1,8 @@
 """Vectors of a plant's pages, beside the base that they are searched with.
 
-Only what changed is embedded: a vector's file is named by the hashes of its page and picture. ``plant.json`` tells which
-of them the Milvus store holds; it forgets a page before the store changes and names it again after, so whatever a crash
-interrupts is done again on the next run.
+Only what changed is embedded: a vector's file is named by the hashes of its page and picture. ``plant.json`` tells
+which of them the Milvus store holds; it forgets a page before the store changes and names it again after, so whatever
+a crash interrupts is done again on the next run.
 """
 
 from __future__ import annotations

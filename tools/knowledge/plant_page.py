@@ -19,9 +19,7 @@ _LONGEST_NAME_WORDS = 5
 _DENIED = frozenset({"no", "not", "without", "never", "non"})
 _CLAUSE = re.compile(r"[,;.:!?()\n]+")
 _CAUSE = re.compile(r"(?:likely |probable |root )?causes?\b\s*(?:is|was|by|of)?|caused by|due to|because of", re.I)
-_ACTION = re.compile(
-    r"(?:rework|scrap|quarantine|repair|sort out|return|regrind|deburr|clean|hold|block|reject)\b", re.I
-)
+_ACTION = re.compile(r"(?:rework|scrap|quarantine|repair|sort out|return|regrind|deburr|hold|block|reject)\b", re.I)
 
 
 class PlantPage(KnowledgeDocument):

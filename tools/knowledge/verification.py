@@ -1,0 +1,209 @@
+"""Check what the knowledge base consists of: every hash, vector, picture and link, on disk and in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.errors import InputError, KnowledgeError, KnowledgeLockedError
+from ..imaging import load_image
+from .builder import content_hash, read_base, shipped_documents
+from .plant import FOLDER, PlantDocument, PlantStore
+from .plant_index import read_vector, settled, vector_path
+from .plant_page import UNKNOWN
+from .schema import GOOD, KnowledgeDocument
+from .store import Store, check_vector
+from .vocabulary import vocabulary
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+SAME = 0.9999
+"""Cosine from which on a stored vector is the one on disk; float32 sums differ in the seventh digit."""
+NEAREST = 10
+"""Records among which a page must be found by its own vector."""
+
+
+@dataclass
+class Verification:
+    """What was looked at and what was found.
+
+    Attributes:
+        counts: how many of what were looked at.
+        problems: one line each.
+        notes: what is no fault, such as a page that the next inspection will embed.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_knowledge(folder: Path, backbone: Backbone, *, milvus: bool) -> Verification:
+    """Look at everything; nothing is built, repaired or changed.
+
+    Args:
+        folder: parent of all bases and of the plant's pages.
+        backbone: whose base is checked.
+        milvus: whether the Milvus store is looked into; it must not be open in another process.
+
+    Raises:
+        KnowledgeLockedError: another process has it open.
+    """
+    done = Verification()
+    shipped = shipped_documents()
+    plant = PlantStore(folder / FOLDER)
+    done.counts["shipped pages"] = len(shipped)
+    own = list(_plant_pages(plant, done))
+    done.counts["plant pages"] = len(own)
+    known = {page.canonical_type for page in shipped} | set(vocabulary().types) | {UNKNOWN, GOOD}
+    for page in (*shipped, *(document.page for document in own)):
+        done.problems += _links(page, known)
+    home = folder / content_hash(shipped, backbone)[:16]
+    if not (home / "manifest.json").exists():
+        done.notes.append("the base is not built yet: the next inspection builds it")
+        return done
+    vectors = _vectors(home, shipped, own, backbone, done)
+    done.counts["vectors"] = len(vectors)
+    if not milvus or not (home / "kb.complete").exists():
+        done.notes.append("the Milvus store is not in use or not made yet, so it was not looked into")
+        return done
+    _check_store(home, vectors, own, plant, done)
+    return done
+
+
+def _plant_pages(plant: PlantStore, done: Verification) -> Iterator[PlantDocument]:
+    """The pages that count, after every version of every page was read."""
+    versions = 0
+    for doc_id in plant.all_ids():
+        try:
+            history = plant.history(doc_id)
+            done.problems += [
+                f"{doc_id}: the record of version {n} does not follow the one before"
+                for n in plant.broken_links(doc_id)
+            ]
+        except KnowledgeError as error:
+            done.problems.append(f"{doc_id}: {error.message}")
+            continue
+        versions += len(history)
+        for version in history:
+            if version.action == "remove":
+                continue
+            try:
+                document = plant.read(version)
+                load_image(plant.picture(document))
+            except (KnowledgeError, InputError) as error:
+                done.problems.append(f"{doc_id}: {error.message}")
+            else:
+                if version is history[-1]:
+                    yield document
+    done.counts["plant versions"] = versions
+
+
+def _links(page: KnowledgeDocument, known: set[str]) -> list[str]:
+    from .drawings import DRAWN_TYPES
+
+    problems = []
+    if page.general_type is not None and page.general_type not in known:
+        problems.append(f"{page.doc_id}: there is no general type {page.general_type}")
+    problems += [
+        f"{page.doc_id}: there is no type {other.defect_type} to mistake it for"
+        for other in page.look_alikes
+        if other.defect_type not in known
+    ]
+    if page.drawing is not None and page.drawing not in DRAWN_TYPES:
+        problems.append(f"{page.doc_id}: there is no drawing {page.drawing}")
+    return problems
+
+
+def _vectors(
+    home: Path,
+    shipped: Sequence[KnowledgeDocument],
+    own: Sequence[PlantDocument],
+    backbone: Backbone,
+    done: Verification,
+) -> dict[str, NDArray[np.float32]]:
+    """Vector of each page that has a sound one."""
+    try:
+        stored, space = read_base(home, shipped, content_hash(shipped, backbone))
+    except KnowledgeError as error:
+        done.problems.append(error.message)
+        return {}
+    found = {page.doc_id: vector for page, vector in zip(shipped, stored, strict=True)}
+    for document in own:
+        path = vector_path(home, document)
+        if not path.exists():
+            done.notes.append(f"{document.page.doc_id}: the next inspection embeds it")
+            continue
+        try:
+            found[document.page.doc_id] = read_vector(path, space.dim)
+        except KnowledgeError as error:
+            done.problems.append(f"{document.page.doc_id}: {error.message}")
+    for doc_id, vector in list(found.items()):
+        try:
+            check_vector(vector, space.dim, f"the vector of {doc_id}")
+        except KnowledgeError as error:
+            done.problems.append(error.message)
+            del found[doc_id]
+    return found
+
+
+def _check_store(
+    home: Path,
+    vectors: dict[str, NDArray[np.float32]],
+    own: Sequence[PlantDocument],
+    plant: PlantStore,
+    done: Verification,
+) -> None:
+    from .milvus import MilvusLiteStore
+
+    if not vectors:
+        return
+    if not (home / "kb.db").is_dir():
+        done.problems.append(f"the Milvus store {home / 'kb.db'} is missing")
+        return
+    try:
+        held = settled(home)
+        store: Store = MilvusLiteStore(home, len(next(iter(vectors.values()))))
+    except KnowledgeLockedError:
+        raise
+    except KnowledgeError as error:
+        done.problems.append(error.message)
+        return
+    try:
+        _compare(store, vectors, held, own, plant, done)
+    finally:
+        store.close()
+
+
+def _compare(
+    store: Store,
+    vectors: dict[str, NDArray[np.float32]],
+    held: dict[str, str],
+    own: Sequence[PlantDocument],
+    plant: PlantStore,
+    done: Verification,
+) -> None:
+    """Ids and vectors of the store against those on disk; what a crash left to be done again is a note."""
+    present, mine = store.doc_ids(), {document.page.doc_id: document.key for document in own}
+    done.counts["records in Milvus"] = len(present)
+    pending = {doc_id for doc_id, key in mine.items() if held.get(doc_id) != key}
+    removed = set(plant.all_ids()) - set(mine)
+    for doc_id in sorted(set(vectors) - present - pending):
+        done.problems.append(f"{doc_id}: missing in the Milvus store")
+    for doc_id in sorted(present - set(vectors) - set(mine)):
+        if doc_id in removed:
+            done.notes.append(f"{doc_id}: the next inspection takes it out of the Milvus store")
+        else:
+            done.problems.append(f"{doc_id}: in the Milvus store, but no page has that name")
+    for doc_id in sorted(pending):
+        done.notes.append(f"{doc_id}: the next inspection puts it into the Milvus store")
+    for doc_id in sorted((set(vectors) & present) - pending):
+        near = {hit.doc_id: hit.similarity for hit in store.search(vectors[doc_id], NEAREST)}
+        if near.get(doc_id, 0.0) < SAME:
+            done.problems.append(f"{doc_id}: its vector in the Milvus store is another one")
