@@ -1,4 +1,4 @@
-"""The shipped pages are each written for their own case: enough words, no sentence twice, no page filled in by template."""
+"""The shipped pages are each written for their own case: enough words, no sentence twice, no template filled in."""
 
 from __future__ import annotations
 
