@@ -140,6 +140,11 @@ LABELS = {
         "similar_colour_spot",
         "stuck_together",
     },
+    "breakfast_box": {"good", "logical_anomalies", "structural_anomalies"},
+    "juice_bottle": {"good", "logical_anomalies", "structural_anomalies"},
+    "pushpins": {"good", "logical_anomalies", "structural_anomalies"},
+    "screw_bag": {"good", "logical_anomalies", "structural_anomalies"},
+    "splicing_connectors": {"good", "logical_anomalies", "structural_anomalies"},
 }
 
 
