@@ -153,7 +153,7 @@ def _check_claim(claim: Claim, draft: DraftReport, evidence: EvidenceBundle) -> 
     cited = [items[cite] for cite in claim.evidence_ids]
     yield from _check_place(claim, evidence)
     yield from _check_numbers(claim, cited, [d for d in evidence.documents if d.evidence_id in claim.evidence_ids])
-    yield from _check_polarity(claim, draft)
+    yield from _check_polarity(claim, draft, evidence)
     if claim.field in QUOTING_FIELDS:
         yield from _check_support(claim, cited, draft, evidence)
     if claim.field == "defect_type":
@@ -200,10 +200,14 @@ def _check_numbers(claim: Claim, cited: list[Evidence], documents: list[Retrieve
             return
 
 
-def _check_polarity(claim: Claim, draft: DraftReport) -> Iterator[Problem]:
+def _check_polarity(claim: Claim, draft: DraftReport, evidence: EvidenceBundle) -> Iterator[Problem]:
+    """A sentence may not deny the verdict. A document's own words are cut, but never count against the verdict."""
     opposite = {Verdict.NG: DENIALS, Verdict.OK: ASSERTIONS}.get(draft.verdict)
     if opposite and (match := opposite.search(claim.text)):
-        yield Problem("polarity", f"the verdict is {draft.verdict.value}, but a sentence says {match[0]!r}", fatal=True)
+        cited = [_whole_text(d) for d in evidence.documents if d.evidence_id in claim.evidence_ids]
+        quoted = any(match[0].lower() in text.lower() for text in cited)
+        said = f"the verdict is {draft.verdict.value}, but a sentence says {match[0]!r}"
+        yield Problem("polarity", said, fatal=not quoted)
 
 
 def _check_support(

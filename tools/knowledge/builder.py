@@ -295,9 +295,7 @@ def _open_store(
                     hint="Delete that folder; it is built again on the next run.",
                 )
             store.upsert(records[:n_shipped])
-        with storage_errors(marker):
-            marker.touch()
-        settle(home, store, shipped, records[n_shipped:], keys)
+        settle(home, marker, store, shipped, records[n_shipped:], keys)
     except FlawscopeError:
         store.close()
         raise

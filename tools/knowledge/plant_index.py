@@ -1,8 +1,8 @@
 """Vectors of a plant's pages, beside the base that they are searched with.
 
 Only what changed is embedded: a vector's file is named by the hashes of its page and picture. ``plant.json`` tells
-which of them the Milvus store holds; it forgets a page before the store changes and names it again after, so whatever
-a crash interrupts is done again on the next run.
+which of them the Milvus store holds. A process that is killed while Milvus Lite writes can leave files that it cannot
+read again, so the mark of a complete store is taken away for as long as it changes: without it, it is made anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...agent.errors import KnowledgeError
-from ...agent.home import write_atomically, write_json_atomically
+from ...agent.home import storage_errors, write_atomically, write_json_atomically
 from .features import LockSpace, image_part
 
 if TYPE_CHECKING:
@@ -106,11 +106,14 @@ def settled(home: Path) -> dict[str, str]:
     return {str(doc_id): str(key) for doc_id, key in known.items()}
 
 
-def settle(home: Path, store: Store, shipped: set[str], records: Sequence[LockRecord], keys: Sequence[str]) -> None:
+def settle(
+    home: Path, marker: Path, store: Store, shipped: set[str], records: Sequence[LockRecord], keys: Sequence[str]
+) -> None:
     """Bring a Milvus store that holds the shipped pages to those of the plant.
 
     Args:
         home: of the base.
+        marker: the file that says that the store is complete.
         store: changed only where it differs.
         shipped: ids of the shipped pages.
         records: the plant's.
@@ -121,12 +124,14 @@ def settle(home: Path, store: Store, shipped: set[str], records: Sequence[LockRe
     stale = [r for r in records if known.get(r.doc_id) != wanted[r.doc_id] or r.doc_id not in present]
     gone = sorted(present - shipped - set(wanted))
     if stale or gone:
-        moving = {*gone, *(record.doc_id for record in stale)}
-        write_json_atomically(home / SETTLED, {d: key for d, key in known.items() if d not in moving})
+        with storage_errors(marker):
+            marker.unlink(missing_ok=True)
         store.delete(gone)
         store.upsert(stale)
     if known != wanted:
         write_json_atomically(home / SETTLED, wanted)
+    with storage_errors(marker):
+        marker.touch()
 
 
 def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone) -> NDArray[np.float32]:

@@ -17,8 +17,9 @@ MAX_NOTE_LETTERS = 1200
 _DESCRIPTION_LETTERS = 400
 _LONGEST_NAME_WORDS = 5
 _DENIED = frozenset({"no", "not", "without", "never", "non"})
-_CLAUSE = re.compile(r"[,;.:!?()\n]+")
+_CLAUSE = re.compile(r"[,;.!?()\n]+")
 _CAUSE = re.compile(r"(?:likely |probable |root )?causes?\b\s*(?:is|was|by|of)?|caused by|due to|because of", re.I)
+_BECAUSE = re.compile(r"\b(?:caused by|due to|because of|(?:likely |probable |root )?causes?\b)", re.I)
 _ACTION = re.compile(r"(?:rework|scrap|quarantine|repair|sort out|return|regrind|deburr|hold|block|reject)\b", re.I)
 
 
@@ -37,8 +38,8 @@ class PlantPage(KnowledgeDocument):
 def types_in(note: str, product: str | None = None) -> tuple[str, ...]:
     """Canonical defect types whose names occur in a note, in the order of mention.
 
-    The longest name wins where names overlap, so that "colour spot" is not a spot; names that the note denies ("no
-    burr") and those that do not say how a part is defective are left out.
+    The longest name wins where names overlap, so that "colour spot" is not a spot. Left out are names that the note
+    denies ("no burr"), those in its causes ("due to wear"), and those that do not say how a part is defective.
 
     Args:
         note: what a person wrote.
@@ -46,7 +47,8 @@ def types_in(note: str, product: str | None = None) -> tuple[str, ...]:
     """
     types, found = vocabulary().types, []
     for clause in _CLAUSE.split(note):
-        words, start = clause.split(), 0
+        seen = _BECAUSE.split(clause, maxsplit=1)[0]
+        words, start = seen.split(), 0
         while start < len(words):
             step = 1
             for length in range(min(_LONGEST_NAME_WORDS, len(words) - start), 0, -1):
@@ -127,7 +129,8 @@ def page_from_note(
     try:
         return PlantPage.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)
+        first = min(wrong, key=lambda one: one["loc"] != ("product",))  # a name made of a wrong product is wrong too
         field = ".".join(str(part) for part in first["loc"]) or "the page"
         raise KnowledgeError(
             f"a page cannot have this {field}: {first['msg']}.", hint="Correct it and try again."

@@ -44,19 +44,22 @@ class Verification:
     notes: list[str] = field(default_factory=list)
 
 
-def verify_knowledge(folder: Path, backbone: Backbone, *, milvus: bool) -> Verification:
+def verify_knowledge(
+    folder: Path, backbone: Backbone, *, milvus: bool, documents: Sequence[KnowledgeDocument] | None = None
+) -> Verification:
     """Look at everything; nothing is built, repaired or changed.
 
     Args:
         folder: parent of all bases and of the plant's pages.
         backbone: whose base is checked.
         milvus: whether the Milvus store is looked into; it must not be open in another process.
+        documents: other pages than the shipped ones.
 
     Raises:
         KnowledgeLockedError: another process has it open.
     """
     done = Verification()
-    shipped = shipped_documents()
+    shipped = tuple(shipped_documents() if documents is None else documents)
     plant = PlantStore(folder / FOLDER)
     done.counts["shipped pages"] = len(shipped)
     own = list(_plant_pages(plant, done))
@@ -70,10 +73,12 @@ def verify_knowledge(folder: Path, backbone: Backbone, *, milvus: bool) -> Verif
         return done
     vectors = _vectors(home, shipped, own, backbone, done)
     done.counts["vectors"] = len(vectors)
-    if not milvus or not (home / "kb.complete").exists():
-        done.notes.append("the Milvus store is not in use or not made yet, so it was not looked into")
-        return done
-    _check_store(home, vectors, own, plant, done)
+    if not milvus:
+        done.notes.append("the Milvus store is not in use, so it was not looked into")
+    elif not (home / "kb.complete").exists():
+        done.notes.append("the Milvus store is not complete: the next inspection makes it")
+    else:
+        _check_store(home, vectors, own, plant, done)
     return done
 
 
