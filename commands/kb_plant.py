@@ -102,8 +102,9 @@ def remove(
         raise typer.Exit(0)
     with store.locked():
         _refuse_open_bases(loaded)
+        # The bases are not opened: a damaged page must be removable although another one is damaged as well, and no
+        # search gives a page that does not count, whether the Milvus store still holds it or not.
         version = store.remove(doc_id, _author(author))
-        _put_into_effect(loaded, store, version)
     print_plain([f"{doc_id}: removed as version {version.number}"])
 
 
