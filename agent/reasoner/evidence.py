@@ -97,8 +97,7 @@ class _Composer:
             self.say("action", "action_ok", self._of_kind("measurement"))
             return
         self._location()
-        document = self._type()
-        self._words(document)
+        self._words(self._type())
 
     def _of_kind(self, *kinds: str) -> list[str]:
         return [item.id for item in self.evidence.items if item.kind in kinds]
@@ -129,49 +128,52 @@ class _Composer:
         else:
             self.say("location", "location_many", [r.id for r in regions], count=len(regions), **where)
 
-    def _type(self) -> RetrievedDocument | None:
-        """Name the type; return the document that speaks of exactly that type, if one was retrieved."""
+    def _type(self) -> list[RetrievedDocument]:
+        """Name the type; return the documents that speak of exactly that type, those of the product first."""
         kind = self.evidence.defect_type
         types = self._of_kind("type")
         if kind is None or kind.posterior is None:
             section = "type_none_zero_shot" if self.evidence.zero_shot else "type_none"
             self.say("defect_type", section, types or self._of_kind("measurement"))
-            return None
+            return []
         if kind.name == UNKNOWN:
             self.say("defect_type", "type_unknown", types, posterior=number(kind.posterior))
-            return None
+            return []
         self.say("defect_type", "type_known", types, name=words(kind.name), posterior=number(kind.posterior))
         matching = [d for d in self.evidence.documents if d.defect_type == kind.name]
-        own = [d for d in matching if d.product == self.evidence.product]
-        return next(iter(own or matching), None)
+        return sorted(matching, key=lambda d: d.product != self.evidence.product)
 
-    def _words(self, document: RetrievedDocument | None) -> None:
+    def _words(self, documents: list[RetrievedDocument]) -> None:
         kind = self.evidence.defect_type
-        if document is None and kind is not None and kind.name != UNKNOWN and kind.posterior is not None:
+        if not documents and kind is not None and kind.name != UNKNOWN and kind.posterior is not None:
             section = "action_no_document" if self.verdict is Verdict.NG else "action_review"
             named = {"name": words(kind.name)} if self.verdict is Verdict.NG else {}
             self.say("action", section, self._of_kind("type"), **named)
             return
-        if document is None:
+        if not documents:
             cites = [*self._of_kind("type"), *(d.evidence_id for d in self.evidence.documents)]
             if self.verdict is Verdict.NG:
                 self.say("root_cause", "cause_unknown", cites or self._of_kind("measurement"))
             action = "action_unknown" if self.verdict is Verdict.NG else "action_review"
             self.say("action", action, self._of_kind("measurement", "region"))
             return
-        cite = [document.evidence_id]
-        if document.description:  # pages may be incomplete; what is not written is not said
-            self.say("description", "description_document", cite, sentence=document.description)
-        if causes := "; ".join(document.causes[:QUOTED_CAUSES]).rstrip("."):
-            self.say("root_cause", "cause_document", cite, name=words(document.defect_type), causes=causes)
-        if consequences := "; ".join(document.consequences[:QUOTED_CAUSES]).rstrip("."):
-            self.say("consequence", "consequence_document", cite, consequences=consequences)
+        # Pages may be incomplete, as a note from the plant is: each sentence comes from the first page that has it.
+        if found := next((d for d in documents if d.description), None):
+            self.say("description", "description_document", [found.evidence_id], sentence=found.description)
+        if found := next((d for d in documents if any(d.causes)), None):
+            causes = "; ".join(found.causes[:QUOTED_CAUSES]).rstrip(".")
+            name = words(found.defect_type)
+            self.say("root_cause", "cause_document", [found.evidence_id], name=name, causes=causes)
+        if found := next((d for d in documents if any(d.consequences)), None):
+            consequences = "; ".join(found.consequences[:QUOTED_CAUSES]).rstrip(".")
+            self.say("consequence", "consequence_document", [found.evidence_id], consequences=consequences)
         if self.verdict is Verdict.REVIEW:
             self.say("action", "action_review", self._of_kind("measurement", "region"))
-        elif document.action:
-            self.say("action", "action_document", cite, sentence=document.action)
+        elif found := next((d for d in documents if d.action), None):
+            self.say("action", "action_document", [found.evidence_id], sentence=found.action)
         else:
-            self.say("action", "action_no_document", self._of_kind("type"), name=words(document.defect_type))
+            name = words(documents[0].defect_type)
+            self.say("action", "action_no_document", self._of_kind("type"), name=name)
 
 
 def words(slug: str) -> str:

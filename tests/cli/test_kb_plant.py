@@ -67,6 +67,15 @@ def test_a_named_type_is_explained_by_the_plants_own_page(cli: Any, photo: Path)
     assert own in {i for claim in report["claims"] if claim["field"] == "root_cause" for i in claim["evidence_ids"]}
 
 
+def test_what_a_note_leaves_out_comes_from_the_general_page(cli: Any, photo: Path) -> None:
+    before = inspect(cli, cli.plant.square)
+    add(cli, photo, "hole beside the rim")
+    after = inspect(cli, cli.plant.square)
+    assert "hole beside the rim" in after["description"]
+    assert after["root_cause"] == before["root_cause"] != ""
+    assert after["action"] == before["action"] != ""
+
+
 def test_only_what_changed_is_embedded(cli: Any, photo: Path, similar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fakes import PatchStatistics
 
