@@ -7,16 +7,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
 from ...agent.errors import InputError
 from ..imaging import load_image
 from .builder import PICTURE_SIDE_PX
 from .drawings import DRAWN_TYPES, draw_defect
+from .plant_page import PlantPage
 from .schema import GOOD, KnowledgeDocument
 from .sections import printable, words
 
 Picture = NDArray[np.uint8]
-_GAP_PX, _LINE_PX = 5, 3
-"""Between the defect and the line around it, so that its edge can be seen, and the line's own width."""
+PHOTO_SIDE_PX = 640
+"""Longer side to which photographs are reduced: twice what a page has room for."""
+_REACH_PX, _GAP_PX, _LINE_PX = 13, 5, 3
+"""Places nearer than twice the reach share one line; it keeps a gap, so that the defect's edge can be seen."""
 _LINE, _LINE_EDGE = (0, 194, 255), (255, 255, 255)
 """Cyan in white: no material of the pages has it, and it differs from them in lightness as well."""
 
@@ -47,20 +52,22 @@ class Illustration:
     note: str
 
 
-def illustrate(document: KnowledgeDocument, folder: Path | None = None) -> Illustration:
-    """The pictures of a page: its drawing, its own picture, or the drawing of the general type it stands for.
+def illustrate(document: KnowledgeDocument, picture: Path | None = None) -> Illustration:
+    """The pictures of a page: its own, its drawing, or the drawing of the general type it stands for.
 
     The drawing is variant 0 at the size at which it is embedded. A picture that cannot be read leaves a note in its
     place, since the words of the page are of use without it.
 
     Args:
         document: the page.
-        folder: what the path of the page's own picture is relative to; None when there is none.
+        picture: file of the page's own picture; None when it has none.
     """
+    if picture is not None:
+        return _photographed(document, picture)
     if document.drawing in DRAWN_TYPES:
         return Illustration(_drawn(document.drawing), "Drawn example; no photograph.")
-    if document.page_image is not None and document.drawing is None:
-        return _photographed(document, folder)
+    if document.page_image is not None:
+        return Illustration((), f"The picture {printable(document.page_image)} is not at hand.")
     general = document.canonical_type
     if general in DRAWN_TYPES:
         note = f"No picture of its own. Drawn example of {words(general)} on any material, not on this product."
@@ -75,16 +82,25 @@ def _drawn(name: str) -> tuple[Panel, ...]:
     return Panel(drawn.clean, "Sound"), Panel(drawn.image, f"With {kind}"), Panel(marked, f"The {kind}, marked")
 
 
-def _photographed(document: KnowledgeDocument, folder: Path | None) -> Illustration:
-    name = printable(document.page_image or "")
-    if folder is None:
-        return Illustration((), f"The picture {name} is not at hand.")
+def _photographed(document: KnowledgeDocument, picture: Path) -> Illustration:
     try:
-        rgb = load_image(folder / (document.page_image or "")).rgb
+        photo = load_image(picture).rgb
     except InputError as error:
-        return Illustration((), f"The picture {name} cannot be shown. {printable(error.message)}")
-    caption = "Sound" if document.defect_type == GOOD else f"With {words(document.defect_type)}"
-    return Illustration((Panel(rgb, caption),), "")
+        return Illustration((), f"The picture cannot be shown. {printable(error.message)}")
+    small = Image.fromarray(photo)
+    small.thumbnail((PHOTO_SIDE_PX, PHOTO_SIDE_PX), Image.Resampling.LANCZOS)
+    rgb = np.asarray(small)
+    kind = words(document.defect_type)
+    caption = "Sound" if document.defect_type == GOOD else f"With {kind}"
+    panels = [Panel(rgb, caption)]
+    if isinstance(document, PlantPage) and document.box is not None:
+        scale_x, scale_y = rgb.shape[1] / photo.shape[1], rgb.shape[0] / photo.shape[0]
+        x0, y0, x1, y1 = document.box
+        mask = np.zeros(rgb.shape[:2], bool)
+        top, left = int(y0 * scale_y), int(x0 * scale_x)
+        mask[top : max(top + 1, round(y1 * scale_y)), left : max(left + 1, round(x1 * scale_x))] = True
+        panels.append(Panel(mark_defect(rgb, mask), f"The {kind}, marked"))
+    return Illustration(tuple(panels), "Photograph from the plant." if isinstance(document, PlantPage) else "")
 
 
 def mark_defect(rgb: Picture, mask: NDArray[np.bool_]) -> Picture:
@@ -95,12 +111,17 @@ def mark_defect(rgb: Picture, mask: NDArray[np.bool_]) -> Picture:
         mask: bool (H, W), where the defect is.
 
     Returns:
-        uint8 (H, W, 3); the line is left out where it would lie outside the picture.
+        uint8 (H, W, 3); no line where it would lie outside the picture, as around a fault of the whole part.
     """
     from scipy.ndimage import distance_transform_edt
 
-    away = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
     marked = rgb.copy()
-    marked[(away > _GAP_PX) & (away <= _GAP_PX + _LINE_PX + 1)] = _LINE_EDGE
-    marked[(away > _GAP_PX) & (away <= _GAP_PX + _LINE_PX)] = _LINE
+    if not mask.any() or mask.all():
+        return marked
+    near = distance_transform_edt(~mask) <= _REACH_PX
+    # Grown by the reach and taken back but for the gap: many small places become one with a line around it.
+    depth = distance_transform_edt(near) if not near.all() else np.full(mask.shape, np.inf)
+    outer = _REACH_PX - _GAP_PX - _LINE_PX
+    marked[(depth > outer - 1) & (depth <= outer + _LINE_PX + 1)] = _LINE_EDGE
+    marked[(depth > outer) & (depth <= outer + _LINE_PX)] = _LINE
     return marked

@@ -26,7 +26,7 @@ _COMMON_FONTS = (
     "msyh.ttc",
 )
 _WRITTEN_AS = {
-    "–": "-", "—": "-", "−": "-", "•": "-", "×": "x", "µ": "u", "μ": "u", "Ω": "Ohm", "Ω": "Ohm", "Ø": "diameter ",
+    "–": "-", "—": "-", "−": "-", "•": "-", "×": "x", "µ": "u", "μ": "u", "Ω": "Ohm", "Ø": "diameter ",
     "∅": "diameter ", "⌀": "diameter ", "≥": ">=", "≤": "<=", "≈": "~", "→": "->", "ß": "ss", "ø": "o", "æ": "ae",
     "œ": "oe", "ł": "l", "„": '"', "«": '"', "»": '"', "‚": "'", "€": "EUR",
 }  # fmt: skip
@@ -56,7 +56,7 @@ def missing(letters: Iterable[str], name: str) -> set[str]:
 
 
 def written(text: str, name: str) -> str:
-    """Text in letters that a font has: ``é`` becomes ``e`` at worst, and what has no likeness its code, ``[U+4E2D]``."""
+    """Text in letters that a font has; at worst ``é`` becomes ``e`` and what has no likeness its code ``[U+4E2D]``."""
     return "".join(char if char.isspace() or _has(name, char) else _substitute(char, name) for char in text)
 
 

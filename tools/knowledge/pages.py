@@ -31,17 +31,17 @@ _BAND = (0, 84, 122)
 _BOLD_ROLES = frozenset({"title"})
 
 
-def draw_pages(document: KnowledgeDocument, folder: Path | None = None) -> list[Image.Image]:
+def draw_pages(document: KnowledgeDocument, picture: Path | None = None) -> list[Image.Image]:
     """Draw a document.
 
     Args:
         document: the page of the knowledge base.
-        folder: what the path of its own picture is relative to.
+        picture: file of its own picture, if it has one.
 
     Returns:
         RGB pictures of PAGE_WIDTH_PX x PAGE_HEIGHT_PX, at least one.
     """
-    illustration = illustrate(document, folder)
+    illustration = illustrate(document, picture)
     font, sheets = set_pages(document, illustration)
     return [_draw(sheet, illustration, font) for sheet in sheets]
 
@@ -69,13 +69,13 @@ def set_pages(document: KnowledgeDocument, illustration: Illustration) -> tuple[
     return font, lay_out(fitted, measure)
 
 
-def save_pages(document: KnowledgeDocument, out: Path, folder: Path | None = None) -> list[Path]:
+def save_pages(document: KnowledgeDocument, out: Path, picture: Path | None = None) -> list[Path]:
     """Write a document as PNG files ``<doc_id>.png``, ``<doc_id>_page2.png`` and so on.
 
     Args:
         document: the page of the knowledge base.
         out: folder, made if need be.
-        folder: what the path of its own picture is relative to.
+        picture: file of its own picture, if it has one.
 
     Returns:
         The files in order.
@@ -84,7 +84,7 @@ def save_pages(document: KnowledgeDocument, out: Path, folder: Path | None = Non
         StorageError: they cannot be written.
     """
     paths = []
-    for number, page in enumerate(draw_pages(document, folder), start=1):
+    for number, page in enumerate(draw_pages(document, picture), start=1):
         suffix = f"_page{number}" if number > 1 else ""
         path = out / f"{document.doc_id}{suffix}.png"
         write_atomically(path, lambda temporary, page=page: page.save(temporary, "PNG", optimize=True))  # type: ignore[misc]
@@ -119,8 +119,8 @@ def _draw(sheet: Sheet, illustration: Illustration, font: str) -> Image.Image:
         draw.rectangle([x0, y0, x1 - 1, y1 - 1], fill=_GROUNDS[ground.kind])
     for slot in sheet.slots:
         x0, y0, x1, y1 = slot.box
-        picture = Image.fromarray(illustration.panels[slot.panel].rgb)
-        page.paste(ImageOps.fit(picture, (x1 - x0, y1 - y0), Image.Resampling.LANCZOS), (x0, y0))
+        panel = Image.fromarray(illustration.panels[slot.panel].rgb)
+        page.paste(ImageOps.fit(panel, (x1 - x0, y1 - y0), Image.Resampling.LANCZOS), (x0, y0))
         draw.rectangle([x0 - 1, y0 - 1, x1, y1], outline=_GROUNDS["rule"])
     for line in sheet.lines:
         weight = 1 if line.role in _BOLD_ROLES else 0

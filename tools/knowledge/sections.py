@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from ...agent.errors import ConfigError
+from .plant_page import PlantPage
 from .schema import GOOD, KnowledgeDocument
 
 _JOINERS = frozenset("\u200c\u200d")  # invisible, but words of several scripts are misspelt without them
@@ -97,11 +98,17 @@ def sections(document: KnowledgeDocument) -> tuple[Section, ...]:
         Section("Where it occurs", (document.scenario,)),
         Section("Also called", (", ".join(document.aliases),)),
         Section("Source", (document.source,), minor=True),
-        Section("Licence", (f"{document.licence}; written by {document.generated_by}",), minor=True),
+        Section("Licence", (f"{document.licence}; {_written_by(document)}",), minor=True),
         Section("Review", (review_state(document),), minor=True),
     ]
     cleaned = [(section, tuple(filter(None, map(printable, section.items)))) for section in found]
     return tuple(Section(s.label, items, s.kind, s.minor) for s, items in cleaned if items)
+
+
+def _written_by(document: KnowledgeDocument) -> str:
+    if isinstance(document, PlantPage):
+        return f"written by {document.author} on {document.created}"
+    return f"written by {document.generated_by}"
 
 
 def review_state(document: KnowledgeDocument) -> str:
