@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.products.split(",") if options.products else None
     kinds = options.kinds.split(",")
     result = run_robustness(options.data, options.shots, options.seed, names, options.limit, kinds, tell)
-    Console(width=140).print(render(result))
+    Console(width=160).print(render(result))
 
 
 if __name__ == "__main__":
