@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import kb_plant
+from . import kb_pages, kb_plant
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What the knowledge base learns from labelled data.", no_args_is_help=True)
 types_app = typer.Typer(help="Centroids of defect types, which choose type-level prompts.", no_args_is_help=True)
 app.add_typer(types_app, name="types")
+kb_pages.register(app)
 kb_plant.register(app)
 
 

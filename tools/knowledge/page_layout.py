@@ -6,6 +6,7 @@ of A4. Nothing is drawn here; what a line measures is asked of the font.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -141,11 +142,10 @@ def wrap(text: str, width_px: float, size_px: int, measure: Measure) -> list[str
 
 def _broken(word: str, width_px: float, size_px: int, measure: Measure) -> Iterator[str]:
     while len(word) > 1 and measure(word, size_px) > width_px:
-        end = len(word) - 1
-        while end > 1 and measure(word[:end], size_px) > width_px:
-            end -= 1
-        yield word[:end]
-        word = word[end:]
+        start = word
+        end = bisect_right(range(1, len(word)), width_px, key=lambda letters: measure(start[:letters], size_px))
+        yield word[: max(1, end)]
+        word = word[max(1, end) :]
     yield word
 
 
