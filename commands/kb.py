@@ -1,4 +1,4 @@
-"""``kb``: what the knowledge base makes of labelled data."""
+"""``kb``: what the knowledge base holds, and what it makes of labelled data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..benchmarks.datasets import ProductData
     from ..tools.ad_expert.type_examples import TypeExample
 
-app = typer.Typer(help="What the knowledge base learns from labelled data.", no_args_is_help=True)
+app = typer.Typer(help="The knowledge base: its pages, your own pages, defect types.", no_args_is_help=True)
 types_app = typer.Typer(help="Centroids of defect types, which choose type-level prompts.", no_args_is_help=True)
 app.add_typer(types_app, name="types")
 kb_pages.register(app)
