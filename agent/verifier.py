@@ -201,13 +201,18 @@ def _check_numbers(claim: Claim, cited: list[Evidence], documents: list[Retrieve
 
 
 def _check_polarity(claim: Claim, draft: DraftReport, evidence: EvidenceBundle) -> Iterator[Problem]:
-    """A sentence may not deny the verdict. A document's own words are cut, but never count against the verdict."""
+    """A sentence may not deny the verdict.
+
+    A denial that stands in the cited document is cut, but does not unsettle an NG: notes may say what they like. An OK
+    beside a sentence that asserts a defect is never left standing, whoever wrote the sentence.
+    """
     opposite = {Verdict.NG: DENIALS, Verdict.OK: ASSERTIONS}.get(draft.verdict)
     if opposite and (match := opposite.search(claim.text)):
         cited = [_whole_text(d) for d in evidence.documents if d.evidence_id in claim.evidence_ids]
         quoted = any(match[0].lower() in text.lower() for text in cited)
+        fatal = draft.verdict is Verdict.OK or not quoted
         said = f"the verdict is {draft.verdict.value}, but a sentence says {match[0]!r}"
-        yield Problem("polarity", said, fatal=not quoted)
+        yield Problem("polarity", said, fatal=fatal)
 
 
 def _check_support(
