@@ -7,8 +7,7 @@ import pytest
 
 from flawscope.agent.errors import KnowledgeError
 from flawscope.tools.backbones import VisualFeatures
-from flawscope.tools.knowledge.builder import grid_weights
-from flawscope.tools.knowledge.features import TEXT_DIM, LockSpace, image_part, text_part
+from flawscope.tools.knowledge.features import TEXT_DIM, LockSpace, grid_weights, image_part, text_part
 
 SPACE = LockSpace(np.zeros(3, np.float32), np.ones(3, np.float32))
 A, B = np.array([1.0, 0, 0], np.float32), np.array([3.0, 4.0, 0], np.float32)

@@ -18,12 +18,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_json_atomically
 from ..backbones import Backbone
-from .features import LockSpace, image_part
+from .features import LockSpace, grid_weights, image_part
 from .in_memory import InMemoryStore
 from .lookup import documents_about
 from .plant import FOLDER, PlantStore
@@ -228,13 +227,6 @@ def picture_of(drawing: str, backbone: Backbone) -> NDArray[np.float32]:
         features = backbone.encode_image(drawn.image[None])
         parts.append(image_part(features, grid_weights(drawn.mask, features.grid)))
     return np.asarray(np.mean(parts, axis=0), dtype=np.float32)
-
-
-def grid_weights(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Share of each patch that a mask covers, float32 (h * w,) in raster order."""
-    size = (grid[1], grid[0])
-    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-    return np.asarray(share, dtype=np.float32).ravel()
 
 
 def _depth(backbone: Backbone) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...agent.errors import KnowledgeError
 from ..backbones import VisualFeatures
@@ -37,6 +38,13 @@ def image_part(features: VisualFeatures, weights: NDArray[np.float32] | None = N
     if weights is None or not float(weights.sum()) > 0.0:
         return np.asarray(tokens.mean(axis=0), dtype=np.float32)
     return np.asarray((weights / weights.sum()) @ tokens, dtype=np.float32)
+
+
+def grid_weights(mask: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Share of each patch that a mask covers, float32 (h * w,) in raster order."""
+    size = (grid[1], grid[0])
+    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return np.asarray(share, dtype=np.float32).ravel()
 
 
 def text_part(text: str) -> NDArray[np.float32]:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import storage_errors, write_atomically, write_json_atomically
-from .features import LockSpace, image_part
+from .features import LockSpace, grid_weights, image_part
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -144,12 +143,11 @@ def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone
     if document.page.box is None:
         return whole
     x0, y0, x1, y1 = document.page.box
-    mask = np.zeros(picture.rgb.shape[:2], np.float32)
+    mask = np.zeros(picture.rgb.shape[:2], np.bool_)
     sx, sy = picture.meta.scale_x, picture.meta.scale_y
-    mask[int(y0 * sy) : max(int(y1 * sy), int(y0 * sy) + 1), int(x0 * sx) : max(int(x1 * sx), int(x0 * sx) + 1)] = 1.0
-    size = (features.grid[1], features.grid[0])
-    share = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX), np.float32).ravel()
-    return np.asarray((1.0 - BOX_SHARE) * whole + BOX_SHARE * image_part(features, share), np.float32)
+    mask[int(y0 * sy) : max(int(y1 * sy), int(y0 * sy) + 1), int(x0 * sx) : max(int(x1 * sx), int(x0 * sx) + 1)] = True
+    marked = image_part(features, grid_weights(mask, features.grid))
+    return np.asarray((1.0 - BOX_SHARE) * whole + BOX_SHARE * marked, np.float32)
 
 
 def _keep(path: Path, vector: NDArray[np.float32]) -> None:
