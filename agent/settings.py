@@ -6,25 +6,31 @@ This is the one place that reads the environment.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from .errors import ConfigError
 from .home import Home
 
 PROFILES = Path(__file__).parent / "profiles"
 ENV_PREFIX = "FLAWSCOPE_"
+SHARED_ENV = {"MILVUS_URI": "milvus_uri", "MILVUS_TOKEN": "milvus_token"}
+"""Names that other programs use for the same; FLAWSCOPE_* overrides them."""
+SECRETS = frozenset({"llm_api_key", "milvus_token"})
+"""Taken from the environment (or a caller) only; pydantic masks them wherever settings are shown or recorded."""
 
 
 class Settings(BaseModel):
     """Everything that can be set. Field descriptions are the documentation (``flawscope config show``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     profile: str = Field("embedded", description="the set of defaults: embedded, paper, or a TOML file's path")
     home: Path | None = Field(None, description="where products, knowledge and artifacts are kept")
@@ -52,6 +58,16 @@ class Settings(BaseModel):
     store: Literal["milvus", "memory"] = Field(
         "milvus", description="Milvus Lite (one process at a time) or a read-only copy in memory (any number)"
     )
+    milvus_uri: str | None = Field(
+        None, description="address of a Milvus server, such as http://127.0.0.1:19530; none: Milvus Lite"
+    )
+    milvus_token: SecretStr | None = Field(None, description="what the Milvus server asks for; never shown")
+    milvus_timeout_s: float = Field(
+        3.0, gt=0.0, le=600.0, allow_inf_nan=False, description="an answer of the Milvus server is awaited so long"
+    )
+    knowledge_required: bool = Field(
+        False, description="stop when the Milvus server is away, instead of inspecting without its pages"
+    )
     documents: int = Field(4, ge=1, le=20, description="documents per round")
     max_actions: int = Field(3, ge=0, le=5, description="retry actions at most, each once")
     time_budget_s: float = Field(
@@ -68,6 +84,56 @@ class Settings(BaseModel):
         False, description="interrupt for a person instead of ending in REVIEW (needs a checkpointer)"
     )
     max_pixels: int = Field(200_000_000, ge=1, description="larger pictures are refused")
+
+    @field_validator("milvus_uri")
+    @classmethod
+    def _is_an_address(cls, uri: str | None) -> str | None:
+        """An address without a secret in it: addresses are printed."""
+        if uri is None:
+            return None
+        parts = urlsplit(uri)  # ValueError for what is no address
+        if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in uri):
+            raise ValueError("an address is http://HOST:PORT or https://HOST:PORT")
+        if parts.port is not None and not 0 < parts.port < 65536:
+            raise ValueError("a port is 1 to 65535")
+        if "@" in uri or parts.query or parts.fragment:
+            raise ValueError("an address holds no user, password or query; the token is a setting of its own")
+        return uri
+    llm_base_url: str | None = Field(
+        None, description="OpenAI-compatible language-model server, such as http://localhost:8000/v1; none by default"
+    )
+    llm_model: str | None = Field(None, description="which of that server's models to ask")
+    llm_api_key: SecretStr | None = Field(
+        None, description="that server's key, if it wants one: environment only, never shown"
+    )
+    llm_timeout_s: float = Field(
+        120.0, gt=0.0, le=3600.0, allow_inf_nan=False, description="a question to that server may take so long"
+    )
+    llm_retries: int = Field(3, ge=0, le=10, description="how often such a question is asked again after a failure")
+    llm_concurrency: int = Field(4, ge=1, le=64, description="questions that the server gets at the same time")
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _is_a_plain_address(cls, value: str | None) -> str | None:
+        """Keys hidden in an address would be printed and recorded with it."""
+        if value is None:
+            return None
+        if any(char.isspace() or not char.isprintable() for char in value):
+            raise ValueError("it must not hold blanks or control characters")
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it must begin with http:// or https:// and a host")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("it must not hold a user, a password, a query or a fragment; use llm_api_key")
+        _ = parts.port  # raises ValueError when it is no port
+        return value.rstrip("/")
+
+    @field_validator("llm_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("it must be printable ASCII without blanks")
+        return value
 
 
 class LoadedSettings(BaseModel):
@@ -123,12 +189,14 @@ def load_settings(
         for key, value in environ.items()
         if key.startswith(ENV_PREFIX) and key != f"{ENV_PREFIX}CONFIG" and value != ""
     }
+    shared = {name: key for name, key in SHARED_ENV.items() if environ.get(name)}
     file = config_file or (Path(environ[f"{ENV_PREFIX}CONFIG"]) if environ.get(f"{ENV_PREFIX}CONFIG") else None)
     from_file = _read_toml(file) if file else {}
     profile = str(given.get("profile") or from_env.get("profile") or from_file.get("profile") or "embedded")
     layers: list[tuple[str, Mapping[str, Any]]] = [
         (f"profile {profile}", _read_profile(profile)),
         (f"file {file}", from_file),
+        *((f"env {name}", {key: environ[name]}) for name, key in shared.items()),
         ("env", {key: _parse_env(key, value) for key, value in from_env.items()}),
         ("flag", given),
     ]
@@ -138,6 +206,11 @@ def load_settings(
         for key, value in layer.items():
             if key not in Settings.model_fields:
                 raise ConfigError(f"unknown setting {key!r} ({origin}).", hint=_suggest(key))
+            if key in SECRETS and origin.startswith(("profile", "file")):
+                raise ConfigError(
+                    f"setting {key!r} ({origin}) is a secret and must not stand in a file.",
+                    hint=f"Set {ENV_PREFIX}{key.upper()}.",
+                )
             values[key] = value
             origins[key] = f"env {ENV_PREFIX}{key.upper()}" if origin == "env" else origin
     try:
