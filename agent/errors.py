@@ -5,7 +5,8 @@
     ├── InputError             4       an image that cannot be inspected
     ├── ProductError           5       an unknown, incomplete or damaged product
     ├── KnowledgeError         6       a knowledge base that is damaged or invalid
-    │   └── KnowledgeLockedError 6     ... or owned by another process
+    │   ├── KnowledgeLockedError 6     ... or owned by another process
+    │   └── KnowledgeUnreachableError 6  ... or on a server that is away
     ├── BackendError           7       a model, server or reasoner that failed
     ├── MissingExtraError      8       an optional dependency that is not installed
     ├── WeightsError           9       weights that are missing or do not match their hash
@@ -74,6 +75,12 @@ class KnowledgeLockedError(KnowledgeError):
     """The knowledge base is open in another process (Milvus Lite has a single owner)."""
 
     code = "knowledge_locked"
+
+
+class KnowledgeUnreachableError(KnowledgeError):
+    """The knowledge base is on a Milvus server that is away or does not answer in time."""
+
+    code = "knowledge_unreachable"
 
 
 class BackendError(FlawscopeError):
