@@ -70,6 +70,47 @@ def test_all_that_a_store_promises_in_one_life(store: Store) -> None:
     assert "x" not in {hit.doc_id for hit in store.search(vector(*Y), 5)}
 
 
+TEXTS = {
+    "a": "Burr along the edge of the punched hole",
+    "b": "A scratch; the edge is sound",
+    "c": "Scratches, scratching, scratched",
+    "d": "",
+    "e": "Scratch on the housing",
+}
+
+
+def test_words_find_the_same_texts_with_the_same_scores_in_every_store(store: Store) -> None:
+    assert store.search_words("burr", 5) == []
+    products = {"a": "gear", "e": "plug"}
+    store.upsert(
+        [LockRecord(name, vector(*X), products.get(name, "general"), f"t{name}", text) for name, text in TEXTS.items()]
+    )
+    found = store.search_words("burrs at the edges", 5)
+    assert [hit.doc_id for hit in found] == ["a", "b"]
+    assert [hit.doc_id for hit in store.search_words("scratched", 5)] == ["c", "e", "b"]
+    # five texts of 5, 3, 3, 0 and 2 terms, mean 2.6; "burr" in one of them, "edge" in two
+    length = {"a": 0.25 + 0.75 * 5 / 2.6, "b": 0.25 + 0.75 * 3 / 2.6}
+    weight = {name: 2.5 / (1.0 + 1.5 * norm) for name, norm in length.items()}
+    burr, edge = np.log1p(4.5 / 1.5), np.log1p(3.5 / 2.5)
+    assert [hit.score for hit in found] == pytest.approx([(burr + edge) * weight["a"], edge * weight["b"]], rel=1e-5)
+    assert [hit.score for hit in store.search_words("burr burr edge", 5)] == pytest.approx(
+        [hit.score for hit in found], rel=1e-5
+    )
+
+    assert [hit.doc_id for hit in store.search_words("scratch edge", 5, ["gear", "plug"])] == ["a", "e"]
+    assert [hit.doc_id for hit in store.search_words("scratch edge", 5, None, ["tb", "tc"])] == ["b", "c"]
+    assert [hit.doc_id for hit in store.search(vector(*X), 5, None, ["tb", "te"])] == ["b", "e"]
+    assert store.search_words("scratch", 5, ["plug"], ["ta"]) == []
+    assert store.search_words("scratch", 5, None, []) == []
+    assert store.search_words("the of and", 5) == store.search_words("", 5) == []
+    assert len(store.search_words("scratch", 1)) == 1
+
+    store.upsert([LockRecord("c", vector(*X), "general", "tc", "a dent")])
+    store.delete(["e"])
+    assert {hit.doc_id for hit in store.search_words("scratch", 5)} == {"b"}
+    assert {hit.doc_id for hit in store.search_words("dented", 5)} == {"c"}
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

@@ -32,7 +32,7 @@ from .schema import KnowledgeDocument, load_documents
 from .selection import Q2KSelection
 from .store import LockRecord, Store
 
-FORMAT = 2
+FORMAT = 3
 """Raise when features, drawings or files change meaning."""
 PICTURE_SIDE_PX = 320
 VARIANTS = 3
@@ -164,9 +164,9 @@ def open_knowledge_base(
         )
     own_vectors = plant_vectors(home, plant, own, backbone, space, progress)
     keys = [d.key for d in own]
-    records = [LockRecord(d.doc_id, v, d.product, d.defect_type) for d, v in zip(pages, vectors, strict=True)]
-    records += [
-        LockRecord(d.page.doc_id, v, d.page.product, d.page.defect_type) for d, v in zip(own, own_vectors, strict=True)
+    records = [
+        LockRecord(d.doc_id, v, d.product, d.defect_type, d.searchable_text())
+        for d, v in zip((*pages, *(d.page for d in own)), [*vectors, *own_vectors], strict=True)
     ]
     opened = _open_store(store, home, records, len(pages), keys, space)
     everything = hashlib.sha256("\n".join([digest, *keys]).encode()).hexdigest() if own else digest

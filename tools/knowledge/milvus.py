@@ -3,7 +3,9 @@
 Traps handled here: the folder's lock is exclusive and its failure carries no cause, so the lock is looked at first;
 closing the client keeps the lock, so the server behind it is released with its last user; errors are logged with a
 traceback before they are raised, so inputs are checked first and the loggers are silenced; inserting an existing key
-is an upsert only by accident, so upsert is called; a search without output_fields returns every vector.
+is an upsert only by accident, so upsert is called; a search without output_fields returns every vector; words are
+stored as terms of our own, since analyzers differ between Lite and a server; BM25 counts how rare a word is by segment,
+so that pages written later are ranked by the counts of their own.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError, KnowledgeLockedError
-from .store import MAX_NAME_LENGTH, Hit, LockRecord, check_records, check_vector
+from .bm25 import BM25_B, BM25_K1
+from .store import MAX_NAME_LENGTH, Hit, LockRecord, WordHit, check_records, check_vector
+from .terms import terms
 
 COLLECTION = "documents"
 PAGE = 1000
+TEXT_LENGTH = 65535
+"""Bytes of a text column at most."""
 MAX_LIMIT = 16384
 """Results that Milvus gives at most."""
 REMEDY = "Delete that folder; it is built again on the next run."
@@ -58,7 +64,7 @@ class MilvusLiteStore:
             raise
 
     def _prepare(self) -> None:
-        from pymilvus import DataType
+        from pymilvus import DataType, Function, FunctionType
 
         if self._call("has_collection", COLLECTION):
             fields = self._call("describe_collection", COLLECTION)["fields"]
@@ -74,8 +80,13 @@ class MilvusLiteStore:
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dim)
             schema.add_field("product", DataType.VARCHAR, max_length=MAX_NAME_LENGTH)
             schema.add_field("defect_type", DataType.VARCHAR, max_length=MAX_NAME_LENGTH)
+            schema.add_field("terms", DataType.VARCHAR, max_length=TEXT_LENGTH, enable_analyzer=True)
+            schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+            schema.add_function(Function("bm25", FunctionType.BM25, ["terms"], ["words"]))
             index = self._client.prepare_index_params()
             index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+            saturation = {"bm25_k1": BM25_K1, "bm25_b": BM25_B}
+            index.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=saturation)
             self._call("create_collection", COLLECTION, schema=schema, index_params=index)
         self._call("load_collection", COLLECTION)
 
@@ -100,6 +111,7 @@ class MilvusLiteStore:
                 "vector": r.vector.astype(np.float32),
                 "product": r.product,
                 "defect_type": r.defect_type,
+                "terms": " ".join(terms(r.text)),
             }
             for r in check_records(records, self._dim)
         ]
@@ -108,12 +120,39 @@ class MilvusLiteStore:
         if rows:
             self._call("flush", COLLECTION)
 
-    def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:
+    def search(
+        self,
+        key: NDArray[np.float32],
+        limit: int,
+        products: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+    ) -> list[Hit]:
         """Exact cosine search; see ``Store.search``."""
         query = check_vector(key, self._dim, "the key")
-        if products is not None and not products:
+        # With the COSINE metric what Milvus calls a distance is the similarity itself.
+        found = self._nearest("vector", query, limit, products, types)
+        hits = [Hit(doc_id, min(1.0, max(-1.0, similarity))) for doc_id, similarity in found]
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))[:limit]
+
+    def search_words(
+        self, words: str, limit: int, products: Sequence[str] | None = None, types: Sequence[str] | None = None
+    ) -> list[WordHit]:
+        """BM25; see ``Store.search_words``."""
+        query = " ".join(dict.fromkeys(terms(words)))
+        if not query:
             return []
-        condition = "" if products is None else f"product in {_quoted(products)}"
+        # Lite gives a BM25 score with a minus before it, a server without.
+        hits = [WordHit(doc_id, abs(score)) for doc_id, score in self._nearest("words", query, limit, products, types)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.doc_id))[:limit]
+
+    def _nearest(
+        self, column: str, query: Any, limit: int, products: Sequence[str] | None, types: Sequence[str] | None
+    ) -> list[tuple[str, float]]:
+        """Ids and scores, at least ``limit`` where there are so many, with all that equal the last of them."""
+        filters = {"product": products, "defect_type": types}
+        if any(names is not None and not names for names in filters.values()):
+            return []
+        condition = " and ".join(f"{name} in {_quoted(names)}" for name, names in filters.items() if names is not None)
         wanted = min(limit + 1, MAX_LIMIT)
         while True:
             found = self._call(
@@ -123,15 +162,13 @@ class MilvusLiteStore:
                 limit=wanted,
                 filter=condition,
                 output_fields=["doc_id"],
-                anns_field="vector",
+                anns_field=column,
             )[0]
             # Milvus cuts equals off in any order: as long as the last one equals the last wanted, more may follow.
-            if len(found) < wanted or found[-1]["distance"] < found[limit - 1]["distance"] or wanted >= MAX_LIMIT:
+            if len(found) < wanted or found[-1]["distance"] != found[limit - 1]["distance"] or wanted >= MAX_LIMIT:
                 break
             wanted = min(2 * wanted, MAX_LIMIT)
-        # With the COSINE metric what Milvus calls a distance is the similarity itself.
-        hits = [Hit(str(hit["doc_id"]), min(1.0, max(-1.0, float(hit["distance"])))) for hit in found]
-        return sorted(hits, key=lambda hit: (-hit.similarity, hit.doc_id))[:limit]
+        return [(str(hit["doc_id"]), float(hit["distance"])) for hit in found]
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove records; see ``Store.delete``."""

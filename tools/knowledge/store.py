@@ -29,12 +29,14 @@ class LockRecord:
         vector: float32 (D,), finite, not zero.
         product: product name or ``general``.
         defect_type: the type, or ``good`` for a page about normal appearance.
+        text: what a search for words looks through; empty for a document that only its vector finds.
     """
 
     doc_id: str
     vector: NDArray[np.float32]
     product: str
     defect_type: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,17 @@ class Hit:
     similarity: float
 
 
+@dataclass(frozen=True)
+class WordHit:
+    """A document and the BM25 score of its text, above 0; only the order tells, the scale is the base's own."""
+
+    doc_id: str
+    score: float
+
+
 @runtime_checkable
 class Store(Protocol):
-    """A set of lock records that can be searched by cosine similarity."""
+    """A set of lock records that can be searched by cosine similarity and by words."""
 
     def upsert(self, records: Sequence[LockRecord]) -> None:
         """Insert or replace by doc_id.
@@ -57,16 +67,39 @@ class Store(Protocol):
         """
         ...
 
-    def search(self, key: NDArray[np.float32], limit: int, products: Sequence[str] | None = None) -> list[Hit]:
+    def search(
+        self,
+        key: NDArray[np.float32],
+        limit: int,
+        products: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+    ) -> list[Hit]:
         """The most similar records, best first, ties by doc_id.
 
         Args:
             key: float32 (D,), finite, not zero.
             limit: at most so many.
             products: only records of these products; None for all.
+            types: only records of these defect types; None for all.
 
         Raises:
             KnowledgeError: the key is not usable or the store failed.
+        """
+        ...
+
+    def search_words(
+        self, words: str, limit: int, products: Sequence[str] | None = None, types: Sequence[str] | None = None
+    ) -> list[WordHit]:
+        """The records whose text answers the words best by BM25, best first, ties by doc_id; none that holds no word.
+
+        Args:
+            words: free text, see ``terms``.
+            limit: at most so many.
+            products: only records of these products; None for all.
+            types: only records of these defect types; None for all.
+
+        Raises:
+            KnowledgeError: the store failed.
         """
         ...
 
