@@ -121,4 +121,4 @@ def _documents(home: Path | None) -> tuple[list[KnowledgeDocument], dict[str, Pa
     from ..tools.knowledge.plant import FOLDER, PlantStore
 
     own = PlantStore(settings(home=home).home.knowledge / FOLDER).current()
-    return [*shipped_documents(), *(entry.page for entry in own)], {e.page.doc_id: e.picture for e in own}
+    return [*shipped_documents(), *(entry.page for entry in own)], {e.page.doc_id: e.picture for e in own if e.picture}

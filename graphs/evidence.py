@@ -139,7 +139,7 @@ def document_records(pages: Sequence[tuple[KnowledgeDocument, float | None]], fi
             "description": page.description,
             "causes": list(page.likely_causes),
             "consequences": list(page.consequences),
-            "action": page.action,
+            "action": page.instruction,
             "confirm": page.confirm,
             "look_alikes": {other.defect_type: other.how_to_tell for other in page.look_alikes},
             "text": quoted_text(page),

@@ -25,15 +25,16 @@ import yaml
 from pydantic import ValidationError
 
 from ...agent.errors import KnowledgeError, KnowledgeLockedError
-from ...agent.home import storage_errors
+from ...agent.home import recover_folder, storage_errors
 from .plant_page import PlantPage
 
 FOLDER = "plant"
 """Beside the bases made of it."""
 PAGE, RECORD = "page.yaml", "version.json"
-Action = Literal["add", "remove", "rollback"]
+Action = Literal["add", "edit", "import", "remove", "rollback"]
 _NUMBER = re.compile(r"[0-9]{4,}")
 _UNFINISHED = ".new-"
+_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the former is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Version:
         action: what made it; ``remove`` leaves no page.
         author: who did it.
         time: UTC, ISO 8601.
-        page_sha256, picture_sha256: of the files; empty after ``remove``.
-        picture_hash: difference hash of the picture, 16 hex digits; empty after ``remove``.
+        page_sha256: of the file; empty after ``remove``.
+        picture_sha256: of the file; empty without a picture.
+        picture_hash: difference hash of the picture, 16 hex digits; empty without one.
         previous_sha256: of the record before, empty for the first: a record cannot be changed unnoticed.
     """
 
@@ -64,11 +66,11 @@ class Version:
 
 @dataclass(frozen=True)
 class PlantDocument:
-    """A page that counts now, with its picture."""
+    """A page that counts now, with its picture's file; a control plan may have no picture of a defect."""
 
     page: PlantPage
     version: Version
-    picture: Path
+    picture: Path | None
 
     @property
     def key(self) -> str:
@@ -85,6 +87,7 @@ class PlantStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        recover_folder(folder)  # a restore that was killed may have left it aside
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -98,7 +101,7 @@ class PlantStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(handle)
+            _lock(handle, self.folder / ".lock")
             for unfinished in self.folder.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             yield
@@ -145,31 +148,41 @@ class PlantStore:
             blob = (folder / PAGE).read_bytes()
             if _sha256(blob) != version.page_sha256:
                 raise _damaged(version.doc_id, version.number, "the page was changed")
-            page = PlantPage.model_validate(yaml.safe_load(blob))
+            page = PlantPage.model_validate(yaml.load(blob, _LOADER))  # noqa: S506 - a safe loader
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
             raise _damaged(version.doc_id, version.number, "the page cannot be read") from error
-        if page.doc_id != version.doc_id or page.page_image is None:
+        if page.doc_id != version.doc_id or (page.page_image is None) != (not version.picture_sha256):
             raise _damaged(version.doc_id, version.number, "it holds another page")
-        return PlantDocument(page, version, folder / page.page_image)
+        return PlantDocument(page, version, None if page.page_image is None else folder / page.page_image)
 
-    def add(self, page: PlantPage, picture: bytes, picture_hash: str) -> PlantDocument:
+    def add(
+        self,
+        page: PlantPage,
+        picture: bytes | None,
+        picture_hash: str,
+        *,
+        action: Action = "add",
+        author: str | None = None,
+    ) -> PlantDocument:
         """Keep a page and its picture as the next version; call it while `locked`.
 
         Args:
             page: its ``page_image`` names the file that the picture is kept in.
-            picture: the bytes of the file.
+            picture: the bytes of the file; None if the page has none.
             picture_hash: see `Version`.
+            action: what made the version.
+            author: who did it; None for the page's author.
 
         Raises:
             StorageError: the disk refuses; nothing has changed then.
         """
-        text = yaml.safe_dump(page.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-        blob, author = text.encode("utf-8"), page.author
-        version = self._next(page.doc_id, "add", author)
-        version = replace(
-            version, page_sha256=_sha256(blob), picture_sha256=_sha256(picture), picture_hash=picture_hash
-        )
-        self._write(version, {PAGE: blob, str(page.page_image): picture})
+        blob = page_text(page).encode("utf-8")
+        version = replace(self._next(page.doc_id, action, author or page.author), page_sha256=_sha256(blob))
+        files = {PAGE: blob}
+        if picture is not None:
+            version = replace(version, picture_sha256=_sha256(picture), picture_hash=picture_hash)
+            files[str(page.page_image)] = picture
+        self._write(version, files)
         return self.read(version)
 
     def remove(self, doc_id: str, author: str) -> Version:
@@ -199,11 +212,13 @@ class PlantStore:
                 hint=f"It has 1 to {max(versions)}.",
             )
         old = self.read(versions[number])
-        page, picture = (old.picture.parent / PAGE).read_bytes(), self.picture(old)
+        files = {PAGE: (self._place(doc_id, number) / PAGE).read_bytes()}
+        if old.picture is not None:
+            files[old.picture.name] = self.picture(old) or b""
         version = self._next(doc_id, "rollback", author)
         kept = {"page_sha256", "picture_sha256", "picture_hash"}
         version = replace(version, **{name: getattr(old.version, name) for name in kept})
-        self._write(version, {PAGE: page, old.picture.name: picture})
+        self._write(version, files)
         return self.read(version)
 
     def retract(self, version: Version) -> None:
@@ -212,13 +227,15 @@ class PlantStore:
         self._place(version.doc_id, version.number).replace(aside / "retracted")
         shutil.rmtree(aside, ignore_errors=True)
 
-    def picture(self, document: PlantDocument) -> bytes:
-        """The picture's file.
+    def picture(self, document: PlantDocument) -> bytes | None:
+        """The picture's file, None for a page without one.
 
         Raises:
             KnowledgeError: it is missing or was changed.
         """
         version = document.version
+        if document.picture is None:
+            return None
         try:
             blob = document.picture.read_bytes()
         except OSError as error:
@@ -294,17 +311,25 @@ class PlantStore:
         return f"It has: {', '.join(known[:8])}." if known else "It has none yet: flawscope kb add PICTURE --note …"
 
 
-def _lock(handle: int) -> None:
+def page_text(page: PlantPage) -> str:
+    """A page as it is kept, YAML."""
+    return yaml.safe_dump(page.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _lock(handle: int, path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows: two writers are not told apart there
         return
+    locked = KnowledgeLockedError(
+        "another process is changing the plant's pages.", hint="Wait for it to end and try again."
+    )
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise KnowledgeLockedError(
-            "another process is changing the plant's pages.", hint="Wait for it to end and try again."
-        ) from error
+        raise locked from error
+    if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
+        raise locked  # a restore has put another folder in its place since the file was opened
 
 
 def _sync(folder: Path) -> None:

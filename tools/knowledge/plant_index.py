@@ -133,11 +133,14 @@ def settle(
         marker.touch()
 
 
-def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone) -> NDArray[np.float32]:
+def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone) -> NDArray[np.float32] | None:
     from ..imaging import load_image
     from ..views import encode
 
-    picture = load_image(store.picture(document))
+    blob = store.picture(document)
+    if blob is None:
+        return None
+    picture = load_image(blob)
     features = encode(backbone, None, picture.rgb)
     whole = image_part(features)
     if document.page.box is None:

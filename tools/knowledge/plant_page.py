@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import StringConstraints, ValidationError
 
 from ...agent.errors import KnowledgeError
-from .schema import GOOD, KnowledgeDocument, Label, plain_text
+from .schema import GOOD, KnowledgeDocument, Label, Sentence, plain_text
 from .vocabulary import canonical, vocabulary
 
 UNKNOWN = "unknown"
@@ -33,6 +33,39 @@ class PlantPage(KnowledgeDocument):
     """UTC, ISO 8601."""
     box: tuple[int, int, int, int] | None = None
     """Where the defect is: XYXY half-open, px of the picture; None for anywhere."""
+    characteristic: Label | None = None
+    """What a control plan calls the thing that is checked."""
+    severity: Label | None = None
+    """As the plant rates it, such as ``8`` or ``critical``."""
+    reaction_plan: Sentence = ""
+    """What to do with the process, beside what ``action`` does with the part."""
+    reviewer: Label | None = None
+    """Who checked the words as they stand; never their author."""
+    reviewed_on: Label | None = None
+    """UTC, ISO 8601."""
+    origin: Label | None = None
+    """Name of the file or folder that it was imported from."""
+    imported_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the row that it was imported from, so that one that did not change is known again."""
+
+    @property
+    def rating(self) -> str:
+        """Severity and characteristic as a page and a quotation say them, empty without."""
+        of = f" ({self.characteristic})" if self.characteristic else ""
+        return f"{self.severity}{of}" if self.severity else ""
+
+    @property
+    def instruction(self) -> str:
+        """Disposition, severity and reaction plan; severity alone tells nobody what to do."""
+        parts = [self.action, f"Reaction plan: {self.reaction_plan}" if self.reaction_plan else ""]
+        said = [part for part in parts if part]
+        if said and self.severity:
+            said.append(f"Severity {self.severity}")
+        return " ".join(part if part[-1] in ".!?…" else f"{part}." for part in said)
+
+    def searchable_text(self) -> str:
+        """What the general page says, and the characteristic."""
+        return "\n".join([super().searchable_text(), *([self.characteristic] if self.characteristic else [])])
 
 
 def types_in(note: str, product: str | None = None) -> tuple[str, ...]:

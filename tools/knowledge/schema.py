@@ -112,6 +112,16 @@ class KnowledgeDocument(BaseModel):
         """Name of the drawing that illustrates the page, None if it has a picture of its own or none."""
         return self.page_image if self.page_image is not None and "." not in self.page_image else None
 
+    @property
+    def rating(self) -> str:
+        """How serious the defect is, if a plant has rated it."""
+        return ""
+
+    @property
+    def instruction(self) -> str:
+        """What to do, as a report says it."""
+        return self.action
+
     def content_hash(self) -> str:
         """Return the sha256 (hex) of the page as canonical JSON: equal pages have equal hashes, whatever their file."""
         payload = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -327,7 +337,8 @@ def _quotation_lines(document: KnowledgeDocument) -> list[str]:
         ("Not to be mistaken for", "; ".join(look_alikes)),
         ("Consequences", "; ".join(document.consequences)),
         ("Confirm by", document.confirm),
-        ("Action", document.action),
+        ("Action", document.instruction),
+        ("Severity", document.rating),
         ("Where it occurs", document.scenario),
     ]
     plain = [(name, plain_text(value)) for name, value in fields]

@@ -95,6 +95,8 @@ def sections(document: KnowledgeDocument) -> tuple[Section, ...]:
         Section("Mistaken for", tuple(tells), "bullets"),
         Section("How to confirm", (document.confirm,)),
         Section("Disposition", (document.action,), "action"),
+        Section("Reaction plan", (document.reaction_plan if isinstance(document, PlantPage) else "",), "action"),
+        Section("Severity", (document.rating,)),
         Section("Where it occurs", (document.scenario,)),
         Section("Also called", (", ".join(document.aliases),)),
         Section("Source", (document.source,), minor=True),
@@ -112,8 +114,13 @@ def _written_by(document: KnowledgeDocument) -> str:
 
 
 def review_state(document: KnowledgeDocument) -> str:
-    """Whether a second person has checked the page."""
-    return "checked by a second person" if document.reviewed else "not yet checked by a second person"
+    """Whether a second person has checked the page, and who and when where that is known."""
+    if not document.reviewed:
+        return "not yet checked by a second person"
+    if isinstance(document, PlantPage) and document.reviewer:
+        on = f" on {document.reviewed_on}" if document.reviewed_on else ""
+        return printable(f"checked by {document.reviewer}{on}")
+    return "checked by a second person"
 
 
 def as_text(document: KnowledgeDocument, width: int = 80) -> list[str]:

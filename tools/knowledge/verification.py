@@ -101,7 +101,8 @@ def _plant_pages(plant: PlantStore, done: Verification) -> Iterator[PlantDocumen
                 continue
             try:
                 document = plant.read(version)
-                load_image(plant.picture(document))
+                if (blob := plant.picture(document)) is not None:
+                    load_image(blob)
             except (KnowledgeError, InputError) as error:
                 done.problems.append(f"{doc_id}: {error.message}")
             else:
