@@ -99,6 +99,7 @@ class Settings(BaseModel):
         if "@" in uri or parts.query or parts.fragment:
             raise ValueError("an address holds no user, password or query; the token is a setting of its own")
         return uri
+
     llm_base_url: str | None = Field(
         None, description="OpenAI-compatible language-model server, such as http://localhost:8000/v1; none by default"
     )

@@ -1,0 +1,414 @@
+"""The client for chat servers, against a server on this machine that answers or misbehaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Annotated, Any, Literal
+
+import pytest
+from chat_server import ChatServer, answers, chat_server, completion, drops, hangs, raw, refuses, send, trickles
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from flawscope.agent.errors import ConfigError
+from flawscope.agent.language_model import (
+    Capabilities,
+    ChatClient,
+    ChatMessage,
+    Endpoint,
+    EndpointError,
+    TokenLogprob,
+    ask_for,
+    configured_endpoint,
+    probe,
+)
+from flawscope.agent.language_model.client import MAX_REPLY_BYTES
+from flawscope.agent.language_model.messages import without_thoughts
+from flawscope.agent.language_model.retrying import wait_s
+from flawscope.agent.settings import Settings, describe_settings, load_settings
+
+KEY = "sk-secret-4711"
+HELLO = (ChatMessage("user", "hello"),)
+
+
+class Part(BaseModel):
+    """An answer of a form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=10)]
+    colour: Literal["red", "blue"]
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with chat_server() as running:
+        yield running
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def client(server: ChatServer, waits: list[float]) -> Iterator[ChatClient]:
+    endpoint = Endpoint(server.url, "tiny", SecretStr(KEY), timeout_s=30.0, retries=2)
+    with ChatClient(endpoint, sleep=waits.append) as made:
+        yield made
+
+
+def hasty(server: ChatServer, timeout_s: float = 0.3) -> ChatClient:
+    return ChatClient(Endpoint(server.url, "tiny", SecretStr(KEY), timeout_s=timeout_s, retries=2))
+
+
+def test_a_question_travels_and_its_answer_comes_back(client: ChatClient, server: ChatServer) -> None:
+    reply = client.complete([ChatMessage("system", "be brief"), *HELLO], max_tokens=5, temperature=0.0)
+    assert (reply.text, reply.finish_reason, reply.model, reply.tries) == ("hello", "stop", "served-name", 1)
+    assert (reply.logprobs, reply.usage, reply.was_cut) == (None, {"total": 7}, False)
+    (asked,) = server.asked
+    assert asked["path"] == "/v1/chat/completions"
+    assert asked["headers"]["Authorization"] == f"Bearer {KEY}"
+    said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    assert asked["body"] == {"model": "tiny", "messages": said, "max_tokens": 5, "temperature": 0.0}
+
+
+def test_without_a_key_none_is_sent(server: ChatServer) -> None:
+    with ChatClient(Endpoint(server.url, "tiny")) as keyless:
+        keyless.complete(HELLO)
+    assert "Authorization" not in server.asked[0]["headers"]
+
+
+def test_pictures_travel_as_data_urls(client: ChatClient, server: ChatServer) -> None:
+    client.complete([ChatMessage("user", "what is it?", (b"\x89PNG",))])
+    picture, text = server.asked[0]["body"]["messages"][0]["content"]
+    assert picture == {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
+    assert text == {"type": "text", "text": "what is it?"}
+
+
+def test_token_probabilities_are_read_where_they_come(client: ChatClient, server: ChatServer) -> None:
+    tops = [{"token": "OK", "logprob": -0.1}, {"token": "NG", "logprob": -2.5}]
+    server.will(answers("OK", logprobs={"content": [{"token": "OK", "logprob": -0.1, "top_logprobs": tops}]}))
+    reply = client.complete(HELLO, top_logprobs=2)
+    assert reply.logprobs == (TokenLogprob("OK", -0.1, (("OK", -0.1), ("NG", -2.5))),)
+    assert {**server.asked[0]["body"], "messages": 0}["top_logprobs"] == 2
+    server.will(answers("OK", logprobs=None))
+    assert client.complete(HELLO, top_logprobs=2).logprobs is None
+
+
+def test_a_passing_failure_is_asked_again(client: ChatClient, server: ChatServer, waits: list[float]) -> None:
+    server.will(refuses(500, "out of memory"), raw(b'{"choices": [{"mess'), answers("at last"))
+    reply = client.complete(HELLO)
+    assert (reply.text, reply.tries) == ("at last", 3)
+    assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
+
+
+def test_retry_after_is_obeyed(client: ChatClient, server: ChatServer, waits: list[float]) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    server.will(refuses(429, Retry_After="7"), refuses(503, Retry_After=date), answers("done"))
+    assert client.complete(HELLO).text == "done"
+    assert waits[0] == 7.0
+    assert 15.0 < waits[1] <= 20.0
+
+
+def test_a_server_that_asks_for_more_patience_than_there_is_ends_it_at_once(
+    client: ChatClient, server: ChatServer, waits: list[float]
+) -> None:
+    server.will(refuses(429, "slow down", Retry_After="3600"))
+    with pytest.raises(EndpointError, match=r"answered 429: slow down.*wait 3600 s, longer than llm_timeout_s"):
+        client.complete(HELLO)
+    assert (waits, len(server.asked)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "words"),
+    [(400, 1, "bad thing"), (401, 1, "FLAWSCOPE_LLM_API_KEY"), (404, 1, "llm_base_url"), (500, 3, "asked 3 times")],
+)
+def test_what_will_not_pass_is_not_asked_again(
+    client: ChatClient, server: ChatServer, status: int, tries: int, words: str
+) -> None:
+    server.will(refuses(status, "bad thing"))
+    with pytest.raises(EndpointError, match=rf"answered {status}: bad thing.*{words}|{words}"):
+        client.complete(HELLO)
+    assert len(server.asked) == tries
+
+
+def test_a_hanging_server_is_given_up_in_time(server: ChatServer) -> None:
+    server.will(hangs(3.0))
+    with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no answer within 0\.3 s.*llm_timeout_s"):
+        client.complete(HELLO)
+    assert len(server.asked) == 1
+
+
+def test_a_trickling_server_is_given_up_in_time(server: ChatServer) -> None:
+    server.will(trickles(3.0))
+    with hasty(server) as client, pytest.raises(EndpointError, match=r"did not end its answer within 0\.3 s"):
+        client.complete(HELLO)
+
+
+def test_a_connection_that_breaks_is_tried_again(client: ChatClient, server: ChatServer) -> None:
+    server.will(drops, answers("whole"))
+    assert client.complete(HELLO).text == "whole"
+
+
+def test_nobody_there_is_said_with_the_address(waits: list[float]) -> None:
+    with chat_server() as gone:
+        url = gone.url
+    with (
+        ChatClient(Endpoint(url, "tiny", retries=1), sleep=waits.append) as client,
+        pytest.raises(EndpointError, match=r"at 127\.0\.0\.1:\d+ failed.*llm_base_url"),
+    ):
+        client.complete(HELLO)
+    assert len(waits) == 1
+
+
+def test_a_huge_answer_is_not_read_to_its_end(client: ChatClient, server: ChatServer) -> None:
+    server.will(raw(b" " * (MAX_REPLY_BYTES + 1_000_000)))
+    with pytest.raises(EndpointError, match="larger than"):
+        client.complete(HELLO)
+
+
+def test_an_answer_compressed_against_our_wish_is_refused(client: ChatClient, server: ChatServer) -> None:
+    server.will(raw(b"\x1f\x8b", Content_Encoding="gzip"))
+    with pytest.raises(EndpointError, match="compresses"):
+        client.complete(HELLO)
+    assert server.asked[0]["headers"]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed_with_the_key(client: ChatClient, server: ChatServer, status: int) -> None:
+    with chat_server() as elsewhere:
+        server.will(raw(b"", status, Location=f"{elsewhere.url}/steal"))
+        with pytest.raises(EndpointError, match=r"redirects to 127\.0\.0\.1; that is not followed"):
+            client.complete(HELLO)
+        assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b'"x"', b'{"choices": []}', b'{"choices": [{"message": 3}]}', b'{"error": "no"}', b"[" * 100_000, b"null"],
+)
+def test_an_answer_of_another_protocol_is_an_error(client: ChatClient, server: ChatServer, body: bytes) -> None:
+    server.will(raw(body))
+    with pytest.raises(EndpointError, match=r"no usable|no whole JSON"):
+        client.complete(HELLO)
+
+
+def test_refusals_and_silence_are_errors(client: ChatClient, server: ChatServer) -> None:
+    refused = completion(None)
+    refused["choices"][0]["message"]["refusal"] = "I will not"
+    server.will(raw(json.dumps(refused).encode()))
+    with pytest.raises(EndpointError, match="refused to answer"):
+        client.complete(HELLO)
+    server.will(answers("<think>for ever", "length"))
+    with pytest.raises(EndpointError, match="within the tokens it was allowed"):
+        client.complete(HELLO)
+
+
+def test_thoughts_are_left_out() -> None:
+    assert without_thoughts("<think>\nhm\n</think>\n\nyes") == without_thoughts("hm</think> yes") == "yes"
+    assert without_thoughts("<think> hm") == ""
+    assert without_thoughts(" yes ") == "yes"
+
+
+def test_a_server_that_knows_the_limit_by_its_new_name_is_asked_by_it(client: ChatClient, server: ChatServer) -> None:
+    server.will(refuses(400, "Use 'max_completion_tokens' instead."), answers("yes"))
+    assert client.complete(HELLO, max_tokens=9).text == "yes"
+    client.complete(HELLO, max_tokens=8)
+    limits = [{k: v for k, v in a["body"].items() if k.startswith("max")} for a in server.asked]
+    assert limits == [{"max_tokens": 9}, {"max_completion_tokens": 9}, {"max_completion_tokens": 8}]
+
+
+def test_no_more_questions_at_once_than_allowed(server: ChatServer) -> None:
+    gate = threading.Barrier(2, timeout=10)
+
+    def meet(handler: Any, body: dict[str, Any]) -> None:
+        gate.wait()  # only passes when two are there
+        send(handler, 200, json.dumps(completion("yes")).encode())
+
+    server.will(meet)
+    with ChatClient(Endpoint(server.url, "tiny", concurrency=2)) as client:
+        threads = [threading.Thread(target=client.complete, args=(HELLO,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(server.asked), server.at_once) == (6, 2)
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_in_no_error_log_or_repr(
+    client: ChatClient, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen = [repr(client.endpoint), repr(vars(client))]
+    html = f"<html>{KEY}</html>".encode()
+    for act in (refuses(401, f"bad key {KEY}"), raw(KEY.encode(), 500), raw(html, 502), drops, raw(b"{")):
+        server.will(act)
+        with pytest.raises(EndpointError) as caught:
+            client.complete(HELLO)
+        seen.append("".join(traceback.format_exception(caught.value)))
+    assert "bad key ***" in seen[2]
+    assert "<html>" not in seen[4]
+    assert not any(KEY in text for text in (*seen, caplog.text))
+
+
+def test_the_key_is_masked_where_settings_are_shown_or_recorded() -> None:
+    environ = {
+        "FLAWSCOPE_LLM_API_KEY": KEY,
+        "FLAWSCOPE_LLM_BASE_URL": "http://gpu:8000/v1/",
+        "FLAWSCOPE_LLM_MODEL": "m",
+    }
+    loaded = load_settings(environ=environ)
+    (row,) = [row for row in describe_settings(loaded) if row.name == "llm_api_key"]
+    assert (row.value, row.origin) == ("**********", "env FLAWSCOPE_LLM_API_KEY")
+    assert KEY not in repr(loaded) + loaded.model_dump_json() + str(loaded.settings.model_dump(mode="json"))
+    endpoint = configured_endpoint(loaded.settings)
+    assert (endpoint.base_url, endpoint.model) == ("http://gpu:8000/v1", "m")
+    assert endpoint.api_key is not None
+    assert endpoint.api_key.get_secret_value() == KEY
+
+
+def test_the_key_may_not_stand_in_a_file(tmp_path: Any) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(f'llm_api_key = "{KEY}"\n')
+    with pytest.raises(ConfigError, match="must not stand in a file") as caught:
+        load_settings(config_file=file, environ={})
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX: y", f"{KEY} x", f"{KEY}é"])
+def test_a_key_that_fits_no_header_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigError, match="printable ASCII") as caught:
+        load_settings(environ={"FLAWSCOPE_LLM_API_KEY": key})
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gpu:8000", "file:///etc/passwd", "http://", "http://u:p@gpu/v1", "http://gpu/v1?key=x", "http://g:99999999"],
+)
+def test_an_address_that_is_none_or_hides_a_key_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="llm_base_url"):
+        load_settings(environ={"FLAWSCOPE_LLM_BASE_URL": url})
+
+
+def test_nothing_set_is_said() -> None:
+    with pytest.raises(ConfigError, match="llm_base_url is missing"):
+        configured_endpoint(Settings(profile="embedded"))
+    with pytest.raises(ConfigError, match="llm_model is missing"):
+        configured_endpoint(Settings(llm_base_url="http://gpu/v1"))
+
+
+# --- answers of a form ------------------------------------------------------------------------------------------------
+
+GOOD = '{"name": "clip", "colour": "red"}'
+
+
+def test_an_answer_of_the_form_is_checked_and_returned(client: ChatClient, server: ChatServer) -> None:
+    server.will(answers(f"Sure!\n```json\n{GOOD}\n```"))
+    found = ask_for(client, HELLO, Part)
+    assert (found.value, found.form, found.repaired) == (Part(name="clip", colour="red"), "json_schema", False)
+    body = server.asked[0]["body"]
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["colour"] == {
+        "enum": ["red", "blue"],
+        "title": "Colour",
+        "type": "string",
+    }
+    assert "JSON Schema" in body["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ('{"name": "clip"}', "colour: Field required"),
+        ('{"name": "clip", "colour": "red", "verdict": "OK"}', "verdict: Extra inputs"),
+        ('{"name": "clip", "col', "no whole JSON object"),
+        ("I would rather not.", "no whole JSON object"),
+        ('{"a":' * 50_000, "no whole JSON object"),
+    ],
+)
+def test_a_wrong_answer_is_sent_back_once(client: ChatClient, server: ChatServer, wrong: str, said: str) -> None:
+    server.will(answers(wrong), answers(GOOD))
+    found = ask_for(client, HELLO, Part)
+    assert found.repaired
+    assert said in server.asked[1]["body"]["messages"][-1]["content"]
+    server.will(answers(wrong))
+    with pytest.raises(EndpointError, match=said):
+        ask_for(client, HELLO, Part)
+    assert len(server.asked) == 4
+
+
+def test_a_cut_answer_says_so(client: ChatClient, server: ChatServer) -> None:
+    server.will(answers('{"name": "cl', "length"))
+    with pytest.raises(EndpointError, match="cut for its length"):
+        ask_for(client, HELLO, Part)
+
+
+def test_a_server_without_forms_is_asked_in_words(client: ChatClient, server: ChatServer) -> None:
+    server.will(refuses(400, "unknown response_format"), refuses(422, "no"), answers(GOOD))
+    assert ask_for(client, HELLO, Part).form == "text"
+    assert [a["body"].get("response_format", {}).get("type") for a in server.asked] == [
+        "json_schema",
+        "json_object",
+        None,
+    ]
+
+
+# --- capabilities -----------------------------------------------------------------------------------------------------
+
+
+def engine(*, forms: frozenset[str], odds: bool, pictures: int) -> Any:
+    """A server that can do some things and ignores or refuses others."""
+
+    def act(handler: Any, body: dict[str, Any]) -> None:
+        (message,) = body["messages"]
+        if not isinstance(message["content"], str) and pictures != 200:
+            send(handler, pictures, b'{"error": "text only"}')
+            return
+        form = body.get("response_format", {}).get("type")
+        text = {"json_schema": '{"light": "red"}', "json_object": '{"answer": "red"}'}.get(form, "Red.")
+        logprobs = {"content": [{"token": "R", "logprob": -0.1, "top_logprobs": [{"token": "R", "logprob": -0.1}] * 5}]}
+        extra = {"logprobs": logprobs} if odds and body.get("logprobs") else {}
+        answers(text if form in forms else "Red.", **extra)(handler, body)
+
+    return act
+
+
+def test_capabilities_are_found_by_trying(client: ChatClient, server: ChatServer) -> None:
+    server.will(engine(forms=frozenset({"json_schema", "json_object"}), odds=True, pictures=200))
+    assert probe(client) == Capabilities("served-name", "json_schema", 5, pictures=True)
+    server.will(engine(forms=frozenset({"json_object"}), odds=False, pictures=500))
+    found = probe(client)
+    assert found == Capabilities("served-name", "json_object", None, pictures=False)
+    assert found.describe() == "served-name: answers in JSON, no token probabilities, no pictures"
+    server.will(engine(forms=frozenset(), odds=False, pictures=400))
+    assert probe(client).form == "text"
+
+
+def test_a_refused_key_is_no_missing_capability(client: ChatClient, server: ChatServer) -> None:
+    server.will(refuses(401))
+    with pytest.raises(EndpointError, match="401"):
+        probe(client)
+    server.will(answers("Red."), refuses(503))
+    with pytest.raises(EndpointError, match="503"):
+        probe(client)
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def test_waits_double_up_to_a_limit_and_spread_downwards() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert [wait_s(n, None, now, 0.0) for n in (0, 1, 2, 10)] == [0.5, 1.0, 2.0, 30.0]
+    assert wait_s(0, None, now, 0.5) == 0.375
+    assert wait_s(0, "Thu, 01 Jan 2026 00:00:30 GMT", now, 0.9) == 30.0
+    assert wait_s(3, "-5", now, 0.0) == 0.0
+    assert [wait_s(0, junk, now, 0.0) for junk in ("soon", "nan", "", "inf")] == [0.5] * 4
