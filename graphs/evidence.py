@@ -124,6 +124,8 @@ def type_evidence(kind: dict[str, Any]) -> dict[str, Any]:
 def document_records(pages: Sequence[tuple[KnowledgeDocument, float | None]], first: int) -> dict[str, Any]:
     """Documents as plain data under the ids D<first>, D<first+1>, ...
 
+    What a language model drafted and nobody has accepted is left out, and the text says so.
+
     Args:
         pages: documents with their similarity; None when looked up by type rather than by similarity.
         first: number of the first id.
@@ -143,8 +145,9 @@ def document_records(pages: Sequence[tuple[KnowledgeDocument, float | None]], fi
             "confirm": page.confirm,
             "look_alikes": {other.defect_type: other.how_to_tell for other in page.look_alikes},
             "text": quoted_text(page),
+            "draft": bool(page.pending),
         }
-        for offset, (page, similarity) in enumerate(pages)
+        for offset, (page, similarity) in enumerate((whole.established, seen) for whole, seen in pages)
     }
 
 
@@ -155,6 +158,8 @@ def document_evidence(documents: dict[str, Any]) -> dict[str, Any]:
         values = {"defect_type": document["defect_type"], "product": document["product"]}
         if document["similarity"] is not None:
             values["similarity"] = document["similarity"]
+        if document["draft"]:
+            values["draft"] = True
         found |= _item(item_id, "document", document["text"], document["doc_id"], values)
     return found
 

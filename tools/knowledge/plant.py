@@ -31,7 +31,7 @@ from .plant_page import PlantPage
 FOLDER = "plant"
 """Beside the bases made of it."""
 PAGE, RECORD = "page.yaml", "version.json"
-Action = Literal["add", "edit", "import", "remove", "rollback"]
+Action = Literal["add", "edit", "import", "draft", "accept", "reject", "feedback", "remove", "rollback"]
 _NUMBER = re.compile(r"[0-9]{4,}")
 _UNFINISHED = ".new-"
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the former is ten times as fast

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import StringConstraints, ValidationError
 
@@ -13,6 +14,8 @@ from .schema import GOOD, KnowledgeDocument, Label, Sentence, plain_text
 from .vocabulary import canonical, vocabulary
 
 UNKNOWN = "unknown"
+Drafted = Literal["description", "appearance", "likely_causes", "consequences", "look_alikes", "confirm"]
+"""What a language model may draft. What to do with a part is the plant's to say."""
 MAX_NOTE_LETTERS = 1200
 _DESCRIPTION_LETTERS = 400
 _LONGEST_NAME_WORDS = 5
@@ -47,6 +50,10 @@ class PlantPage(KnowledgeDocument):
     """Name of the file or folder that it was imported from."""
     imported_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Of the row that it was imported from, so that one that did not change is known again."""
+    drafted_by: Label | None = None
+    """The language model whose words wait for a person's acceptance; None when none do."""
+    drafted_fields: tuple[Drafted, ...] = ()
+    """The fields that hold them. They are shown to whoever reviews them and quoted nowhere."""
 
     @property
     def rating(self) -> str:
@@ -63,9 +70,26 @@ class PlantPage(KnowledgeDocument):
             said.append(f"Severity {self.severity}")
         return " ".join(part if part[-1] in ".!?…" else f"{part}." for part in said)
 
+    @property
+    def established(self) -> Self:
+        """The page without a draft's words."""
+        if not self.drafted_fields:
+            return self
+        empty: dict[str, object] = {name: type(getattr(self, name))() for name in self.drafted_fields}
+        return self.model_copy(update=empty)
+
+    @property
+    def pending(self) -> str:
+        """Which fields a model has drafted."""
+        if not self.drafted_fields:
+            return ""
+        what = ", ".join(name.replace("_", " ") for name in self.drafted_fields)
+        return f"{what}: an unreviewed draft by {self.drafted_by or 'a model'}, left out until a person accepts it."
+
     def searchable_text(self) -> str:
-        """What the general page says, and the characteristic."""
-        return "\n".join([super().searchable_text(), *([self.characteristic] if self.characteristic else [])])
+        """What the general page says, and the characteristic; a draft finds nothing."""
+        established = super(PlantPage, self.established).searchable_text()
+        return "\n".join([established, *([self.characteristic] if self.characteristic else [])])
 
 
 def types_in(note: str, product: str | None = None) -> tuple[str, ...]:
@@ -93,6 +117,12 @@ def types_in(note: str, product: str | None = None) -> tuple[str, ...]:
                     break
             start += step
     return tuple(dict.fromkeys(found))
+
+
+def picture_name(path: Path) -> str:
+    """Name under which a page keeps a picture: it says the format and nothing else."""
+    suffix = path.suffix.lower()
+    return f"picture{suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 6 else '.img'}"
 
 
 def page_from_note(

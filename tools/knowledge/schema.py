@@ -122,6 +122,16 @@ class KnowledgeDocument(BaseModel):
         """What to do, as a report says it."""
         return self.action
 
+    @property
+    def established(self) -> Self:
+        """The page without words that nobody has answered for: what may be quoted."""
+        return self
+
+    @property
+    def pending(self) -> str:
+        """What `established` leaves out, in one sentence; empty for nothing."""
+        return ""
+
     def content_hash(self) -> str:
         """Return the sha256 (hex) of the page as canonical JSON: equal pages have equal hashes, whatever their file."""
         payload = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -330,6 +340,7 @@ def quoted_text(document: KnowledgeDocument, max_tokens: int = 350) -> str:
 def _quotation_lines(document: KnowledgeDocument) -> list[str]:
     look_alikes = [f"{item.defect_type.replace('_', ' ')} - {item.how_to_tell}" for item in document.look_alikes]
     fields = [
+        ("Not quoted", document.pending),
         ("Normal", document.normal_traits),
         ("Looks like", document.appearance),
         ("In one sentence", document.description),

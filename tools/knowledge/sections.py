@@ -115,6 +115,8 @@ def _written_by(document: KnowledgeDocument) -> str:
 
 def review_state(document: KnowledgeDocument) -> str:
     """Whether a second person has checked the page, and who and when where that is known."""
+    if document.pending:
+        return printable(document.pending)
     if not document.reviewed:
         return "not yet checked by a second person"
     if isinstance(document, PlantPage) and document.reviewer:
