@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from ...agent.errors import InputError, KnowledgeError, KnowledgeLockedError
 from ..imaging import load_image
+from .attachments import FOLDER as ATTACHED
+from .attachments import Attachment, check, places, read_attachment, read_marked
 from .builder import content_hash, read_base, shipped_documents
+from .guard import LeakGuard
 from .plant import FOLDER, PlantDocument, PlantStore
 from .plant_index import read_vector, settled, vector_path
 from .plant_page import UNKNOWN
@@ -67,11 +70,14 @@ def verify_knowledge(
     known = {page.canonical_type for page in shipped} | set(vocabulary().types) | {UNKNOWN, GOOD}
     for page in (*shipped, *(document.page for document in own)):
         done.problems += _links(page, known)
-    home = folder / content_hash(shipped, backbone)[:16]
+    _check_guard(LeakGuard(folder), plant, own, done)
+    attached = _attached(folder / ATTACHED, {page.doc_id for page in shipped}, done)
+    digest = content_hash(shipped, backbone, attached)
+    home = folder / digest[:16]
     if not (home / "manifest.json").exists():
         done.notes.append("the base is not built yet: the next inspection builds it")
         return done
-    vectors = _vectors(home, shipped, own, backbone, done)
+    vectors = _vectors(home, shipped, own, digest, done)
     done.counts["vectors"] = len(vectors)
     if not milvus:
         done.notes.append("the Milvus store is not in use, so it was not looked into")
@@ -111,6 +117,41 @@ def _plant_pages(plant: PlantStore, done: Verification) -> Iterator[PlantDocumen
     done.counts["plant versions"] = versions
 
 
+def _attached(folder: Path, doc_ids: set[str], done: Verification) -> list[Attachment]:
+    """The attached pictures that decide the base, after the files of all were read."""
+    found = []
+    for place in places(folder):
+        try:
+            attachment = read_attachment(place)
+            check(attachment)
+            read_marked(attachment)
+        except KnowledgeError as error:
+            done.problems.append(error.message)
+            continue
+        if attachment.record.doc_id not in doc_ids:
+            done.notes.append(f"{attachment.record.doc_id}: attached to no page that is shipped")
+        elif attachment.is_embedded:
+            found.append(attachment)
+    done.counts["attached pictures"] = len(places(folder))
+    return found
+
+
+def _check_guard(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocument], done: Verification) -> None:
+    """Test pictures among the plant's: added before their data set was guarded, or put there by hand."""
+    try:
+        sets = guard.sets()
+    except KnowledgeError as error:
+        done.problems.append(error.message)
+        return
+    if not sets:
+        return
+    done.counts["guarded test pictures"] = sum(known.pictures for known in sets)
+    for document in own:
+        blob = plant.picture(document)
+        if blob is not None and (found := guard.find(document.version.picture_sha256, load_image(blob).rgb)):
+            done.problems.append(f"{document.page.doc_id}: its picture is the test picture {found}")
+
+
 def _links(page: KnowledgeDocument, known: set[str]) -> list[str]:
     from .drawings import DRAWN_TYPES
 
@@ -131,12 +172,12 @@ def _vectors(
     home: Path,
     shipped: Sequence[KnowledgeDocument],
     own: Sequence[PlantDocument],
-    backbone: Backbone,
+    digest: str,
     done: Verification,
 ) -> dict[str, NDArray[np.float32]]:
     """Vector of each page that has a sound one."""
     try:
-        stored, space = read_base(home, shipped, content_hash(shipped, backbone))
+        stored, space = read_base(home, shipped, digest)
     except KnowledgeError as error:
         done.problems.append(error.message)
         return {}
