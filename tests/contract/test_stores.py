@@ -1,4 +1,4 @@
-"""What every store must do, and what only Milvus Lite can get wrong: locks, kills, damage."""
+"""What every store must do, over gRPC too, and what only Milvus Lite can get wrong: locks, kills, damage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from flawscope.agent.errors import KnowledgeError, KnowledgeLockedError
+from flawscope.benchmarks.lite_server import LiteServer, lite_server
 from flawscope.tools.knowledge.in_memory import InMemoryStore
 from flawscope.tools.knowledge.milvus import MilvusLiteStore
+from flawscope.tools.knowledge.milvus_server import MilvusServer, MilvusServerStore
 from flawscope.tools.knowledge.store import LockRecord, Store
 
 DIM = 4
@@ -32,10 +34,24 @@ X, Y = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
 BETWEEN = (3.0, 4.0, 0.0, 0.0)  # cosines 0.6 and 0.8
 
 
-@pytest.fixture(params=["memory", "milvus"])
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteServer]:
+    """A Milvus server in a process of its own."""
+    with lite_server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "milvus", "server"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = InMemoryStore(DIM) if request.param == "memory" else MilvusLiteStore(tmp_path, DIM)
+    made: Store
+    if request.param == "server":
+        address = MilvusServer(request.getfixturevalue("milvus").uri, timeout_s=30.0)
+        made = MilvusServerStore(address, f"of_{abs(hash(str(tmp_path)))}", DIM)
+    else:
+        made = InMemoryStore(DIM) if request.param == "memory" else MilvusLiteStore(tmp_path, DIM)
     yield made
+    if isinstance(made, MilvusServerStore):
+        made.drop()
     made.close()
     made.close()  # twice is harmless
 

@@ -1,0 +1,130 @@
+"""The Store on a Milvus server, for several processes or more pages than an embedded base serves quickly.
+
+Traps handled here: the client's own keep-alive ends a call that waits for a halted server after 15 s whatever its time
+limit, and starts to connect anew, so it is off; connections are shared by address and token and stay broken together,
+so each store has its own; a server that was started again has released its collections, so they are loaded on
+connecting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...agent.errors import KnowledgeError, KnowledgeUnreachableError
+from .milvus_collection import MilvusCollection, load_client
+
+WRITING = frozenset({"create_collection", "load_collection", "upsert", "flush", "delete"})
+WRITE_PATIENCE = 20.0
+"""Times longer that a write may take than an answer: a batch is a few megabytes to be indexed."""
+REMEDY = "The server's own log says more."
+CHANNEL = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.enable_retries": 0, "grpc.use_local_subchannel_pool": 1}
+
+
+@dataclass(frozen=True)
+class MilvusServer:
+    """Where the server is and how long it is waited for.
+
+    Attributes:
+        uri: ``http://HOST:PORT``.
+        token: what it asks for, None for nothing.
+        timeout_s: an answer is awaited so long.
+    """
+
+    uri: str
+    token: str | None = field(default=None, repr=False)
+    timeout_s: float = 3.0
+
+
+class MilvusServerStore(MilvusCollection):
+    """Lock records in a collection of a Milvus server.
+
+    Args:
+        server: where it is.
+        collection: letters, digits and underscores.
+        dim: length of the vectors.
+
+    Raises:
+        KnowledgeUnreachableError: the server is away or does not answer in time; so do all methods.
+        KnowledgeError: it refuses, or holds vectors of another length.
+    """
+
+    def __init__(self, server: MilvusServer, collection: str, dim: int) -> None:
+        self._server, self._place = server, f"the knowledge server {server.uri}"
+        self._client = None
+        try:
+            super().__init__(self._connect(), collection, dim, self._place, REMEDY)
+        except KnowledgeError:
+            self.close()
+            raise
+
+    def _connect(self) -> Any:
+        client_class = load_client()
+        from pymilvus.exceptions import MilvusException
+
+        server = self._server
+        try:
+            return client_class(
+                uri=server.uri,
+                token=server.token or "",
+                timeout=server.timeout_s,
+                dedicated=True,
+                grpc_options=CHANNEL,
+            )
+        except (MilvusException, OSError, ValueError) as error:
+            raise self._failure("connecting", error) from error
+
+    def _create(self, schema: Any, index: Any) -> None:
+        try:
+            # Strong: what one process has written is what the next search of another one sees.
+            self._call(
+                "create_collection",
+                self._collection,
+                schema=schema,
+                index_params=index,
+                consistency_level="Strong",
+            )
+        except KnowledgeUnreachableError:
+            raise
+        except KnowledgeError:  # another process may have made the same one meanwhile
+            if not self._call("has_collection", self._collection):
+                raise
+
+    def drop(self) -> None:
+        """Delete the collection with all that it holds."""
+        self._call("drop_collection", self._collection)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _wait(self, method: str) -> dict[str, float]:
+        return {"timeout": self._server.timeout_s * (WRITE_PATIENCE if method in WRITING else 1.0)}
+
+    def _failure(self, method: str, error: Exception) -> KnowledgeError:
+        """What went wrong, by gRPC's status, which the client hides in the cause of its own error."""
+        import grpc
+        from pymilvus.client.types import Status
+
+        chain = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]  # it may name itself as its cause
+        status = next(
+            (link.code() for link in chain if isinstance(link, grpc.RpcError) and hasattr(link, "code")), None
+        )
+        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return KnowledgeError(f"{self._place} refuses the token.", hint="Set FLAWSCOPE_MILVUS_TOKEN.")
+        if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return KnowledgeUnreachableError(
+                f"{self._place} does not answer within {self._wait(method)['timeout']:g} s.",
+                hint="Wait for it, or set FLAWSCOPE_MILVUS_TIMEOUT_S higher.",
+            )
+        if status is grpc.StatusCode.UNAVAILABLE or getattr(error, "code", None) == Status.CONNECT_FAILED:
+            return KnowledgeUnreachableError(
+                f"{self._place} cannot be reached.",
+                hint="Start it, or unset FLAWSCOPE_MILVUS_URI to use this machine's own base.",
+            )
+        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        if self._server.token:
+            reason = reason.replace(self._server.token, "…")
+        return KnowledgeError(f"{self._place} failed in {method}: {reason}.", hint=REMEDY)
