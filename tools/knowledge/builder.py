@@ -1,8 +1,9 @@
 """Build the knowledge base on first use, and open it afterwards.
 
 A base of shipped pages lives in ``knowledge/<content hash>``: any change of a document, a drawing or the backbone gives
-another hash, so a stale base cannot be opened by accident. ``vectors.npz`` is the truth, ``kb.db`` is derived from it.
-The pages that a plant wrote itself are added on opening, see ``plant_index``.
+another hash, so a stale base cannot be opened by accident; so does a picture attached to one (``attachments``).
+``vectors.npz`` is the truth, ``kb.db`` is derived from it. The pages that a plant wrote itself are added on opening,
+see ``plant_index``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,110 +22,22 @@ from numpy.typing import NDArray
 from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_json_atomically
 from ..backbones import Backbone
+from .attachments import FOLDER as ATTACHED
+from .attachments import Attachment, embedded, page_keys, picture_part
+from .base import KnowledgeBase
 from .features import LockSpace, grid_weights, image_part
 from .in_memory import InMemoryStore
-from .lookup import documents_about
 from .plant import FOLDER, PlantStore
 from .plant_index import SETTLED, plant_vectors, settle
-from .q2k import SAMPLERS
 from .schema import KnowledgeDocument, load_documents
-from .selection import Q2KSelection
 from .store import LockRecord, Store
 
 FORMAT = 3
 """Raise when features, drawings or files change meaning."""
 PICTURE_SIDE_PX = 320
 VARIANTS = 3
-CANDIDATES = 32
-"""Documents that the store hands to the sampling step; KDE-Sample needs the neighbourhood, not the whole base."""
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """What Q2K chose for one key.
-
-    Attributes:
-        documents: in falling similarity.
-        similarities: their cosines.
-        selection: the sampling step with its clusters, weights and flags.
-    """
-
-    documents: tuple[KnowledgeDocument, ...]
-    similarities: tuple[float, ...]
-    selection: Q2KSelection
-
-
-class KnowledgeBase:
-    """Documents, their lock features and the store that searches them.
-
-    Attributes:
-        documents: by doc_id.
-        content_hash: of everything the base was made from.
-    """
-
-    def __init__(
-        self,
-        documents: Sequence[KnowledgeDocument],
-        vectors: NDArray[np.float32],
-        space: LockSpace,
-        store: Store,
-        content_hash: str,
-    ) -> None:
-        self.documents = {document.doc_id: document for document in documents}
-        self.content_hash = content_hash
-        self._vectors = dict(zip(self.documents, vectors, strict=True))
-        self._space = space
-        self._store = store
-
-    def retrieve(
-        self,
-        image: NDArray[np.float32] | None,
-        text: str,
-        *,
-        product: str | None,
-        k: int,
-        mode: Literal["relevance", "paper", "top_k", "mmr"] = "relevance",
-        exclude: Sequence[str] = (),
-    ) -> Retrieval:
-        """Query image to knowledge (Q2K): search the store, then sample among the candidates.
-
-        Args:
-            image: image part of the key, see ``features.image_part``.
-            text: words of the key: the product and the instruction.
-            product: documents of this product and general ones are searched; None for general ones only.
-            k: documents wanted.
-            mode: how to choose among the candidates.
-            exclude: doc_ids already seen.
-
-        Raises:
-            KnowledgeError: the key cannot be embedded or the store failed.
-        """
-        key = self._space.embed(image, text)
-        products = ["general"] if product is None else ["general", product]
-        limit = min(CANDIDATES + len(exclude), max(1, len(self.documents)))
-        skip = set(exclude)
-        hits = [
-            h for h in self._store.search(key, limit, products) if h.doc_id not in skip and h.doc_id in self.documents
-        ]
-        ids = [hit.doc_id for hit in hits]
-        selection = SAMPLERS[mode](
-            [hit.similarity for hit in hits],
-            ids,
-            k,
-            vectors=np.stack([self._vectors[i] for i in ids]) if ids else np.zeros((0, self._space.dim), np.float32),
-        )
-        chosen = tuple(self.documents[doc_id] for doc_id in selection.doc_ids)
-        return Retrieval(chosen, tuple(selection.similarities), selection)
-
-    def documents_about(self, defect_type: str, product: str | None) -> tuple[KnowledgeDocument, ...]:
-        """Pages of one type, see ``lookup.documents_about``."""
-        return documents_about(self.documents.values(), defect_type, product)
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self._store.close()
 
 
 def open_knowledge_base(
@@ -150,10 +62,11 @@ def open_knowledge_base(
         StorageError: it cannot be written.
     """
     pages = tuple(shipped_documents() if documents is None else documents)
-    digest = content_hash(pages, backbone)
+    attached = embedded(folder / ATTACHED, {page.doc_id for page in pages})
+    digest = content_hash(pages, backbone, attached)
     home = folder / digest[:16]
     if not (home / "manifest.json").exists():
-        _build(home, pages, backbone, digest, progress)
+        _build(home, pages, attached, backbone, digest, progress)
     vectors, space = read_base(home, pages, digest)
     plant = PlantStore(folder / FOLDER)
     own = plant.current()
@@ -179,28 +92,39 @@ def shipped_documents() -> tuple[KnowledgeDocument, ...]:
     return tuple(load_documents())
 
 
-def content_hash(documents: Sequence[KnowledgeDocument], backbone: Backbone) -> str:
+def content_hash(
+    documents: Sequence[KnowledgeDocument], backbone: Backbone, attached: Sequence[Attachment] = ()
+) -> str:
     """sha256 of everything that determines the vectors."""
     parts = [str(FORMAT), backbone.weights_sha256, str(PICTURE_SIDE_PX), *sorted(d.content_hash() for d in documents)]
+    parts += page_keys(attached)
     if backbone.image_size_px is not None:
         parts.append(f"canvas {backbone.image_size_px}")  # the same weights see another picture
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _build(
-    home: Path, documents: Sequence[KnowledgeDocument], backbone: Backbone, digest: str, progress: Progress | None
+    home: Path,
+    documents: Sequence[KnowledgeDocument],
+    attached: Sequence[Attachment],
+    backbone: Backbone,
+    digest: str,
+    progress: Progress | None,
 ) -> None:
-    pictures: dict[str, NDArray[np.float32]] = {}
+    pictures: dict[str, list[NDArray[np.float32]]] = {}
     for done, document in enumerate(documents):
         if progress:
             progress("building the knowledge base", done, len(documents))
-        if document.drawing:
-            pictures[document.doc_id] = picture_of(document.drawing, backbone)
+        own = [picture_part(a, backbone) for a in attached if a.record.doc_id == document.doc_id]
+        own += [picture_of(document.drawing, backbone)] if document.drawing else []
+        if own:
+            pictures[document.doc_id] = own
     if progress:
         progress("building the knowledge base", len(documents), len(documents))
-    parts = np.stack(list(pictures.values())) if pictures else np.zeros((1, _depth(backbone)), np.float32)
-    space = LockSpace.fit(parts)
-    vectors = np.stack([space.embed(pictures.get(d.doc_id), d.searchable_text()) for d in documents])
+    parts = [part for several in pictures.values() for part in several] or [np.zeros(_depth(backbone), np.float32)]
+    space = LockSpace.fit(np.stack(parts))
+    means = {doc_id: np.asarray(np.mean(own, axis=0), np.float32) for doc_id, own in pictures.items()}
+    vectors = np.stack([space.embed(means.get(d.doc_id), d.searchable_text()) for d in documents])
     if (home / "manifest.json").exists():
         return  # another process built the same base meanwhile, and may have it open: it must not be replaced
     with new_folder(home) as fresh:

@@ -132,7 +132,8 @@ def _attached(folder: Path, doc_ids: set[str], done: Verification) -> list[Attac
             done.notes.append(f"{attachment.record.doc_id}: attached to no page that is shipped")
         elif attachment.is_embedded:
             found.append(attachment)
-    done.counts["attached pictures"] = len(places(folder))
+    if number := len(places(folder)):
+        done.counts["attached pictures"] = number
     return found
 
 
