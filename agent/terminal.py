@@ -13,8 +13,7 @@ if TYPE_CHECKING:  # one-line messages come from here too, and they must not wai
 
 STYLES = {"OK": "bold white on green4", "NG": "bold white on red3", "REVIEW": "bold black on gold3"}
 STEP_NAMES = {
-    "load": "reading the picture",
-    "encode": "looking",
+    "see": "looking",
     "localise": "locating",
     "retrieve": "consulting the knowledge base",
     "classify": "naming the defect",
@@ -82,6 +81,7 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     rows += [("checked", check) for check in checks]
     documents = [f"{item.id} {item.source}" for item in report.evidence if item.kind == "document"]
     rows.append(("documents", " · ".join(documents)))
+    rows += [("knowledge", f"{item.text} [{item.id}]") for item in report.evidence if item.kind == "knowledge"]
     rows += [(name, path) for name, path in report.artifacts.items()]
     return [(label, text) for label, text in rows if text]
 

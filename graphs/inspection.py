@@ -1,12 +1,12 @@
 """The inspection graph.
 
-    load -> encode -+-> localise -+-> classify -> reason -> verify -> route -> report
-                    +-> retrieve -+       ^                             |
-                                          +-- zoom, reference, ... <----+ doubt
-                                                                        +-> human -> report
+    see -+-> localise -+-> classify -> reason -> verify -> route -> report
+         +-> retrieve -+       ^                             |
+                               +-- zoom, reference, ... <----+ doubt
+                                                             +-> human -> report
 
-The two knowledge paths run side by side, as in ADSeeker. Each action ends in ``classify``: it added evidence, so the
-type, the words and the verdict are formed anew.
+To see is to load the picture and to encode it. The two knowledge paths run side by side, as in ADSeeker. Each action
+ends in ``classify``: it added evidence, so the type, the words and the verdict are formed anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .routing import Next, route
 from .state import Action, InspectionInput, InspectionOutput, InspectionState
 
 RECURSION_LIMIT = 40
-"""Super-steps: 7 for the first round, 4 per action (each of the four at most once), 2 to end; the rest is margin."""
+"""Super-steps: 6 for the first round, 4 per action (each of the four at most once), 2 to end; the rest is margin."""
 
 
 def build_inspection_graph(deps: InspectionDeps, checkpointer: Any = None) -> Any:
@@ -37,7 +37,7 @@ def build_inspection_graph(deps: InspectionDeps, checkpointer: Any = None) -> An
 
     nodes = InspectionNodes(deps)
     graph = StateGraph(InspectionState, input_schema=InspectionInput, output_schema=InspectionOutput)
-    for name in ("load", "encode", "localise", "retrieve", "classify", "reason", "verify", "human", "report"):
+    for name in ("see", "localise", "retrieve", "classify", "reason", "verify", "human", "report"):
         graph.add_node(name, getattr(nodes, name))
     for action in get_args(Action):
         graph.add_node(action, getattr(nodes, action))
@@ -46,10 +46,9 @@ def build_inspection_graph(deps: InspectionDeps, checkpointer: Any = None) -> An
     def decide_next(state: InspectionState) -> Next:
         return route(state, deps.settings, nodes.available(state))
 
-    graph.add_edge(START, "load")
-    graph.add_edge("load", "encode")
-    graph.add_edge("encode", "localise")
-    graph.add_edge("encode", "retrieve")
+    graph.add_edge(START, "see")
+    graph.add_edge("see", "localise")
+    graph.add_edge("see", "retrieve")
     graph.add_edge(["localise", "retrieve"], "classify")
     graph.add_edge("classify", "reason")
     graph.add_edge("reason", "verify")

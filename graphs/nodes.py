@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ..agent.errors import ConfigError, FlawscopeError
+from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
 from ..agent.verifier import verify
 from ..tools import views
@@ -68,15 +68,18 @@ class InspectionNodes:
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
-    def load(self, state: InspectionState) -> Update:
-        """Decode the picture, and forget the one before: no score or failure of another part may count.
+    def see(self, state: InspectionState) -> Update:
+        """Load and encode in one step of the graph, as every step costs most of a millisecond.
 
-        A thread may be used again; what its reducers kept then is overwritten.
+        It also forgets the picture before: no score or failure of another part may count. A thread may be used again;
+        what its reducers kept then is overwritten.
         """
         from langgraph.types import Overwrite
 
         asked: Any = {key: state.get(key) for key in ("image", "product", "instruction")}
-        update = self._load(asked)
+        loaded = self.load(asked)
+        encoded = self.encode({**asked, **loaded})
+        update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
         blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
         blank |= dict.fromkeys(("human", "entropy", "defect_type"))
         blank |= {"entropy_source": "", "problems": [], "fatal": False, "started": time.time()}
@@ -87,7 +90,8 @@ class InspectionNodes:
         return {**blank, **update, **kept}
 
     @step
-    def _load(self, state: InspectionState) -> Update:
+    def load(self, state: InspectionState) -> Update:
+        """Decode the picture."""
         product = self._product(state)
         picture = load_image(
             state["image"],
@@ -245,7 +249,8 @@ class InspectionNodes:
         product = self._product(state)
         if product is None or "peak_px" not in state.get("expert", {}):
             return frozenset()
-        return frozenset(VIEW_ACTIONS & set(product.calibration.views) | {"more_docs"})
+        documents = set() if ev.AWAY_ID in state.get("evidence", {}) else {"more_docs"}
+        return frozenset(VIEW_ACTIONS & set(product.calibration.views) | documents)
 
     @step
     def zoom(self, state: InspectionState) -> Update:
@@ -314,14 +319,19 @@ class InspectionNodes:
 
     def _retrieve(self, state: InspectionState, key: Any, k: int, exclude: tuple[str, ...]) -> Update:
         product = state.get("product")
-        found = self.deps.knowledge.retrieve(
-            key,
-            " ".join(filter(None, (product, state.get("instruction")))),
-            product=product,
-            k=k,
-            mode=self.deps.settings.retrieval,
-            exclude=exclude,
-        )
+        try:
+            found = self.deps.knowledge.retrieve(
+                key,
+                " ".join(filter(None, (product, state.get("instruction")))),
+                product=product,
+                k=k,
+                mode=self.deps.settings.retrieval,
+                exclude=exclude,
+            )
+        except KnowledgeUnreachableError as error:
+            if self.deps.settings.knowledge_required:
+                raise
+            return {"evidence": ev.away_evidence(error, bool(exclude)), "note": error.message}
         pairs = list(zip(found.documents, found.similarities, strict=True))
         documents = ev.document_records(pairs, first=len(state.get("documents", {})) + 1)
         return {

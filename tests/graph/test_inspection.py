@@ -22,7 +22,7 @@ from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.tools import views
 from flawscope.tools.ad_expert.calibration import Calibration
 
-FIRST_ROUND = ["load", "encode", "localise", "retrieve", "classify", "reason", "verify"]
+FIRST_ROUND = ["see", "localise", "retrieve", "classify", "reason", "verify"]
 ROUND = ["classify", "reason", "verify"]
 
 
@@ -54,8 +54,8 @@ def scripted(plant: Plant, reasoner: Any, **flags: Any) -> InspectionDeps:
 
 def test_a_defective_part_is_ng_with_place_type_and_cited_words(plant: Plant) -> None:
     steps, report = run(plant.deps(), plant.square)
-    assert sorted(steps[:4]) == sorted(FIRST_ROUND[:4])
-    assert steps[4:] == [*ROUND, "more_docs", *ROUND, "report"]  # the verdict is clear, the type of a square is not
+    assert sorted(steps[:3]) == sorted(FIRST_ROUND[:3])
+    assert steps[3:] == [*ROUND, "more_docs", *ROUND, "report"]  # the verdict is clear, the type of a square is not
     assert report.verdict is Verdict.NG
     assert report.image_score is not None
     assert report.threshold is not None
@@ -103,7 +103,7 @@ def test_the_drawing_shows_every_step(plant: Plant) -> None:
     drawn = build_inspection_graph(plant.deps()).get_graph()
     assert {*FIRST_ROUND, "zoom", "reference", "self_consistency", "more_docs", "human", "report"} <= set(drawn.nodes)
     edges = {(edge.source, edge.target) for edge in drawn.edges}
-    assert {("encode", "localise"), ("encode", "retrieve"), ("verify", "zoom"), ("zoom", "classify")} <= edges
+    assert {("see", "localise"), ("see", "retrieve"), ("verify", "zoom"), ("zoom", "classify")} <= edges
     assert "verify" in drawn.draw_mermaid()
 
 
@@ -140,7 +140,7 @@ def test_doubt_takes_every_view_once_in_the_order_of_the_settings(plant: Plant, 
     deps = scripted(plant, doubting(entropy), actions=("self_consistency", "zoom", "reference"))
     steps, report = run(deps, plant.square)
     taken = ["self_consistency", "zoom", "reference"]
-    assert steps[4:] == [*ROUND, *[step for action in taken for step in (action, *ROUND)], "report"]
+    assert steps[3:] == [*ROUND, *[step for action in taken for step in (action, *ROUND)], "report"]
     kinds = [item.kind for item in report.evidence]
     assert [kinds.count(kind) for kind in ("zoom", "reference", "consistency")] == [1, 1, 1]
     assert report.uncertainty.entropy == entropy
@@ -148,7 +148,7 @@ def test_doubt_takes_every_view_once_in_the_order_of_the_settings(plant: Plant, 
 
 def test_certainty_takes_none(plant: Plant) -> None:
     steps, _ = run(scripted(plant, doubting(0.0)), plant.scratch)
-    assert steps[4:] == [*ROUND, "report"]
+    assert steps[3:] == [*ROUND, "report"]
 
 
 def test_a_conflict_with_the_score_forces_a_second_look_however_sure_the_reasoner_is(plant: Plant) -> None:
@@ -180,7 +180,7 @@ def test_no_action_starts_after_the_time_budget(plant: Plant, monkeypatch: pytes
 
     monkeypatch.setitem(views.VIEWS, "zoom", slow)
     steps, _ = run(scripted(plant, doubting(1.0), time_budget_s=30.0), plant.square)
-    assert steps[4:] == [*ROUND, "zoom", *ROUND, "report"]
+    assert steps[3:] == [*ROUND, "zoom", *ROUND, "report"]
 
 
 def test_all_four_actions_fit_under_the_recursion_limit_of_a_parent(plant: Plant) -> None:
@@ -274,7 +274,7 @@ def test_without_references_the_verdict_is_review_with_both_remedies(plant: Plan
     assert "flawscope enroll" in report.verdict_reason
     assert "--reference" in report.verdict_reason
     assert (report.image_score, report.probability, report.uncertainty.entropy) == (None, None, None)
-    assert steps[4:] == [*ROUND, "report"]
+    assert steps[3:] == [*ROUND, "report"]
 
 
 def test_a_flat_picture_is_review_even_of_an_enrolled_product(plant: Plant) -> None:
@@ -345,5 +345,8 @@ def test_an_invented_cause_does_not_reach_the_report(plant: Plant) -> None:
 def test_steps_are_told_in_order_as_they_end(plant: Plant) -> None:
     with Inspector(plant.loaded()) as inspector:
         events = list(inspector.stream(plant.scratch, product="plate"))
-    assert [kind for kind, _ in events] == ["step"] * 7 + ["report"]
-    assert isinstance(events[-1][1], InspectionReport)
+    assert [kind for kind, _ in events] == ["step"] * 6 + ["report"]
+    report = events[-1][1]
+    assert isinstance(report, InspectionReport)
+    traced = [entry.action for entry in report.trace]
+    assert (traced[:2], sorted(traced[2:])) == (["load", "encode"], sorted(FIRST_ROUND[1:]))  # to see is both
