@@ -30,7 +30,8 @@ from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, e
 from ..tools.backbones import Backbone, VisualFeatures, load_backbone
 from ..tools.defect_features import defect_weights
 from ..tools.imaging import load_image
-from ..tools.knowledge.builder import CANDIDATES, picture_of
+from ..tools.knowledge.base import CANDIDATES
+from ..tools.knowledge.builder import picture_of
 from ..tools.knowledge.features import LockSpace, image_part
 from ..tools.knowledge.in_memory import InMemoryStore
 from ..tools.knowledge.q2k import SAMPLERS

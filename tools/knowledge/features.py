@@ -111,3 +111,9 @@ class LockSpace:
         if not np.isfinite(norm) or norm < MIN_SPREAD:
             raise KnowledgeError("a key or document with neither a picture nor a word cannot be embedded.")
         return np.asarray(joint / norm, dtype=np.float32)
+
+    def visual(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Image parts of keys or locks (n, dim), float32 (n, D) of unit length, zero where there is no picture."""
+        parts = vectors[:, : len(self.mean)]
+        lengths = np.linalg.norm(parts, axis=1, keepdims=True)
+        return np.asarray(np.where(lengths > MIN_SPREAD, parts / np.maximum(lengths, MIN_SPREAD), 0.0), np.float32)

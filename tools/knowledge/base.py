@@ -1,0 +1,191 @@
+"""The open knowledge base: what an inspection and a person ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.errors import KnowledgeUnreachableError
+from .familiarity import Familiarity, judge, least_familiar
+from .features import LockSpace
+from .lookup import documents_about
+from .q2k import SAMPLERS
+from .remote import RemoteStore
+from .schema import KnowledgeDocument
+from .search import Found, Scope, search_pages
+from .selection import Q2KSelection
+from .store import Store
+
+CANDIDATES = 32
+"""Documents that the store hands to the sampling step; KDE-Sample needs the neighbourhood, not the whole base."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What Q2K chose for one key.
+
+    Attributes:
+        documents: in falling similarity.
+        similarities: their cosines.
+        selection: the sampling step with its clusters, weights and flags.
+        familiarity: whether the base knows what was asked about; where it does not, the documents are the nearest of
+            a base that holds nothing near, and not to be leaned on.
+    """
+
+    documents: tuple[KnowledgeDocument, ...]
+    similarities: tuple[float, ...]
+    selection: Q2KSelection
+    familiarity: Familiarity
+
+
+class KnowledgeBase:
+    """Documents, their lock features and the store that searches them.
+
+    Attributes:
+        documents: by doc_id.
+        content_hash: of everything the base was made from.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[KnowledgeDocument],
+        vectors: NDArray[np.float32],
+        space: LockSpace,
+        store: Store,
+        content_hash: str,
+    ) -> None:
+        self.documents = {document.doc_id: document for document in documents}
+        self.content_hash = content_hash
+        self._vectors = dict(zip(self.documents, vectors, strict=True))
+        self._space = space
+        self._store = store
+
+    def retrieve(
+        self,
+        image: NDArray[np.float32] | None,
+        text: str,
+        *,
+        product: str | None,
+        k: int,
+        mode: Literal["relevance", "paper", "top_k", "mmr"] = "relevance",
+        exclude: Sequence[str] = (),
+    ) -> Retrieval:
+        """Query image to knowledge (Q2K): search the store, then sample among the candidates.
+
+        Args:
+            image: image part of the key, see ``features.image_part``.
+            text: words of the key: the product and the instruction.
+            product: documents of this product and general ones are searched; None for general ones only.
+            k: documents wanted.
+            mode: how to choose among the candidates.
+            exclude: doc_ids already seen.
+
+        Raises:
+            KnowledgeError: the key cannot be embedded or the store failed.
+        """
+        key = self._space.embed(image, text)
+        products = ["general"] if product is None else ["general", product]
+        limit = min(CANDIDATES + len(exclude), max(1, len(self.documents)))
+        skip = set(exclude)
+        hits = [
+            h for h in self._store.search(key, limit, products) if h.doc_id not in skip and h.doc_id in self.documents
+        ]
+        ids = [hit.doc_id for hit in hits]
+        selection = SAMPLERS[mode](
+            [hit.similarity for hit in hits],
+            ids,
+            k,
+            vectors=np.stack([self._vectors[i] for i in ids]) if ids else np.zeros((0, self._space.dim), np.float32),
+        )
+        chosen = tuple(self.documents[doc_id] for doc_id in selection.doc_ids)
+        return Retrieval(chosen, tuple(selection.similarities), selection, self.familiarity(image, product))
+
+    def familiarity(self, image: NDArray[np.float32] | None, product: str | None) -> Familiarity:
+        """Whether the base knows a picture or the product that is named with it.
+
+        Args:
+            image: image part of the picture, None without one.
+            product: its name, None when it is not known.
+
+        Raises:
+            KnowledgeError: the store failed.
+        """
+        if not self.documents:
+            return Familiarity(False, "empty")
+        if product in self._products:
+            return Familiarity(True, "name")
+        nearest = self.search(image=image, k=1) if image is not None else ()
+        if not nearest:
+            return judge(None, self._least_familiar, None, product)
+        return judge(nearest[0].similarity, self._least_familiar, nearest[0].page.doc_id, product)
+
+    def search(
+        self,
+        words: str = "",
+        image: NDArray[np.float32] | None = None,
+        *,
+        product: str | None = None,
+        type_name: str | None = None,
+        k: int = 4,
+    ) -> tuple[Found, ...]:
+        """Search by words, by a picture or by both, see ``search.search_pages``.
+
+        Args:
+            words: free text.
+            image: image part of a picture.
+            product: only its pages, ``general`` for those that hold for any product; None for all.
+            type_name: only pages of this type, a product's own label or a general type; None for all.
+            k: at most so many.
+        """
+        scope = Scope.of(self.documents, product, type_name)
+        return search_pages(self._store, self._space, self._vectors, scope, words=words, image=image, k=k)
+
+    def documents_about(
+        self, defect_type: str, product: str | None, image: NDArray[np.float32] | None = None
+    ) -> tuple[KnowledgeDocument, ...]:
+        """Pages of one type, see ``lookup.documents_about``.
+
+        Args:
+            defect_type: a product's own label or a general type.
+            product: whose labels to look at; None for general pages only.
+            image: image part of the picture at hand: of several pages under one label the most alike comes first.
+        """
+        pages = documents_about(self.documents.values(), defect_type, product)
+        if image is None or len(pages) < 2:
+            return pages
+        key = self._space.visual(self._space.embed(image, "")[None])[0]
+        parts = self._space.visual(np.stack([self._vectors[page.doc_id] for page in pages]))
+        likeness = dict(zip((page.doc_id for page in pages), (parts @ key).tolist(), strict=True))
+        # The product's own stay before the general ones; a page without a picture is like none, and follows.
+        pictured = {page.doc_id: bool(part.any()) for page, part in zip(pages, parts, strict=True)}
+        return tuple(
+            sorted(pages, key=lambda p: (p.product != product, not pictured[p.doc_id], -likeness[p.doc_id], p.doc_id))
+        )
+
+    @property
+    def away(self) -> KnowledgeUnreachableError | None:
+        """Why the server did not answer when it was last asked; None when it did, or when there is none."""
+        return self._store.away if isinstance(self._store, RemoteStore) else None
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+    @cached_property
+    def _products(self) -> frozenset[str]:
+        return frozenset(page.product for page in self.documents.values()) - {"general"}
+
+    @cached_property
+    def _least_familiar(self) -> float | None:
+        """The threshold of ``familiarity``; what general pages show are drawings, which are no photographs."""
+        ids = [doc_id for doc_id, page in self.documents.items() if page.product != "general"]
+        if not ids:
+            return None
+        parts = self._space.visual(np.stack([self._vectors[doc_id] for doc_id in ids]))
+        pictured = np.flatnonzero(parts.any(axis=1))
+        return least_familiar(parts[pictured], [self.documents[ids[i]].product for i in pictured])
