@@ -91,9 +91,14 @@ class InspectionDeps:
     def knowledge(self) -> KnowledgeBase:
         """The knowledge base; built on first use."""
         from ..tools.knowledge.builder import open_knowledge_base
+        from ..tools.knowledge.milvus_server import MilvusServer
 
         return open_knowledge_base(
-            self.home.knowledge, self.backbone, store=self.settings.store, progress=self.progress
+            self.home.knowledge,
+            self.backbone,
+            store=self.settings.store,
+            server=MilvusServer.configured(self.settings),
+            progress=self.progress,
         )
 
     @cached_property

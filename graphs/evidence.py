@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..agent.errors import ConfigError
+from ..agent.errors import ConfigError, KnowledgeUnreachableError
 from ..agent.reasoner import EvidenceBundle, RetrievedDocument
 from ..agent.reasoner.evidence import number, words
 from ..agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
@@ -25,6 +25,7 @@ FLAG_TEXT = {
     "multipage": "Only the first page of the file was looked at.",
     "nan": "Some pixels held no number.",
 }
+AWAY_ID = "K1"
 VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_consistency": ("S1", "consistency")}
 VIEW_NAMES = {
     "whole": "whole picture",
@@ -162,6 +163,18 @@ def document_evidence(documents: dict[str, Any]) -> dict[str, Any]:
             values["draft"] = True
         found |= _item(item_id, "document", document["text"], document["doc_id"], values)
     return found
+
+
+def away_evidence(error: KnowledgeUnreachableError, further: bool) -> dict[str, Any]:
+    """That the knowledge server did not answer, so that nobody takes missing pages for an empty base.
+
+    Args:
+        error: why.
+        further: whether pages had been found before.
+    """
+    what = "without searching for further pages" if further else "without searching the knowledge base"
+    text = f"Inspected {what}: {error.message}"
+    return _item(AWAY_ID, "knowledge", text, "knowledge server", {"searched": False})
 
 
 def bundle(state: InspectionState, settings: Settings, *, final: bool) -> EvidenceBundle:

@@ -14,7 +14,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,12 @@ from .features import LockSpace, grid_weights, image_part
 from .in_memory import InMemoryStore
 from .plant import FOLDER, PlantStore
 from .plant_index import SETTLED, plant_vectors, settle
+from .remote import open_remote
 from .schema import KnowledgeDocument, load_documents
 from .store import LockRecord, Store
+
+if TYPE_CHECKING:
+    from .milvus_server import MilvusServer
 
 FORMAT = 3
 """Raise when features, drawings or files change meaning."""
@@ -45,6 +49,7 @@ def open_knowledge_base(
     backbone: Backbone,
     *,
     store: Literal["milvus", "memory"] = "milvus",
+    server: MilvusServer | None = None,
     documents: Sequence[KnowledgeDocument] | None = None,
     progress: Progress | None = None,
 ) -> KnowledgeBase:
@@ -54,6 +59,8 @@ def open_knowledge_base(
         folder: parent of all bases and of the plant's pages.
         backbone: makes the image parts.
         store: Milvus Lite, or a copy in memory that takes no lock.
+        server: a Milvus server in place of either. While it is away, what needs it raises, unless that is required of
+            opening too.
         documents: other documents than the shipped ones.
         progress: called with (what, done, total) while building.
 
@@ -81,7 +88,11 @@ def open_knowledge_base(
         LockRecord(d.doc_id, v, d.product, d.defect_type, d.searchable_text())
         for d, v in zip((*pages, *(d.page for d in own)), [*vectors, *own_vectors], strict=True)
     ]
-    opened = _open_store(store, home, records, len(pages), keys, space)
+    opened: Store
+    if server is not None:
+        opened = open_remote(server, home, space.dim, records, len(pages), keys)
+    else:
+        opened = _open_store(store, home, records, len(pages), keys, space)
     everything = hashlib.sha256("\n".join([digest, *keys]).encode()).hexdigest() if own else digest
     all_pages = (*pages, *(d.page for d in own))
     return KnowledgeBase(all_pages, np.stack([*vectors, *own_vectors]), space, opened, everything)

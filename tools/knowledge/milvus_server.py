@@ -9,10 +9,13 @@ connecting.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...agent.errors import KnowledgeError, KnowledgeUnreachableError
 from .milvus_collection import MilvusCollection, load_client
+
+if TYPE_CHECKING:
+    from ...agent.settings import Settings
 
 WRITING = frozenset({"create_collection", "load_collection", "upsert", "flush", "delete"})
 WRITE_PATIENCE = 20.0
@@ -29,11 +32,21 @@ class MilvusServer:
         uri: ``http://HOST:PORT``.
         token: what it asks for, None for nothing.
         timeout_s: an answer is awaited so long.
+        required: whether a base cannot be opened while it is away.
     """
 
     uri: str
     token: str | None = field(default=None, repr=False)
     timeout_s: float = 3.0
+    required: bool = False
+
+    @classmethod
+    def configured(cls, settings: Settings) -> MilvusServer | None:
+        """The one that is set; None when none is, or when the base is read into memory."""
+        if settings.milvus_uri is None or settings.store != "milvus":
+            return None
+        token = settings.milvus_token.get_secret_value() if settings.milvus_token else None
+        return cls(settings.milvus_uri, token, settings.milvus_timeout_s, settings.knowledge_required)
 
 
 class MilvusServerStore(MilvusCollection):
