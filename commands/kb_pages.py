@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from .shared import HomeOption, make_console, print_line, print_plain, settings
 
 if TYPE_CHECKING:
+    from ..tools.knowledge.illustrations import PagePicture
     from ..tools.knowledge.schema import KnowledgeDocument
 
 ProductFilter = Annotated[str | None, typer.Option("--product", help="Only this product's; general for any product.")]
@@ -32,10 +34,10 @@ def list_documents(
     home: HomeOption = None,
 ) -> None:
     """List the documents: whose, which type, with a picture or not, reviewed or not, and where they come from."""
-    documents, _ = _documents(home)
+    documents, pictures = _documents(home)
     from ..tools.knowledge.sections import printable, select_documents
 
-    rows = [_row(document) for document in select_documents(documents, product, type_name)]
+    rows = [_row(document, pictures) for document in select_documents(documents, product, type_name)]
     if as_json:
         import json
 
@@ -52,14 +54,14 @@ def list_documents(
         print_line(text[: console.width - 1] + "…" if console.is_terminal and len(text) > console.width else text)
 
 
-def _row(document: KnowledgeDocument) -> dict[str, Any]:
+def _row(document: KnowledgeDocument, pictures: Mapping[str, PagePicture]) -> dict[str, Any]:
     return {
         "document": document.doc_id,
         "product": document.product,
         "type": document.defect_type,
         "general_type": document.general_type,
         "title": document.title,
-        "picture": document.page_image is not None,
+        "picture": document.page_image is not None or document.doc_id in pictures,
         "reviewed": document.reviewed,
         "source": document.source,
     }
@@ -115,10 +117,14 @@ def export(
     print_plain([f"{out}: {len(chosen)} documents"])
 
 
-def _documents(home: Path | None) -> tuple[list[KnowledgeDocument], dict[str, Path]]:
-    """The shipped documents and the plant's own, and the files of their pictures by doc_id."""
+def _documents(home: Path | None) -> tuple[list[KnowledgeDocument], dict[str, PagePicture]]:
+    """The shipped documents and the plant's own, and their own pictures by doc_id."""
+    from ..tools.knowledge.attachments import FOLDER as ATTACHED
+    from ..tools.knowledge.attachments import shown
     from ..tools.knowledge.builder import shipped_documents
     from ..tools.knowledge.plant import FOLDER, PlantStore
 
-    own = PlantStore(settings(home=home).home.knowledge / FOLDER).current()
-    return [*shipped_documents(), *(entry.page for entry in own)], {e.page.doc_id: e.picture for e in own if e.picture}
+    folder = settings(home=home).home.knowledge
+    own = PlantStore(folder / FOLDER).current()
+    pictures = {**shown(folder / ATTACHED), **{e.page.doc_id: e.picture for e in own if e.picture}}
+    return [*shipped_documents(), *(entry.page for entry in own)], pictures

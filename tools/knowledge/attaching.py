@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...agent.errors import InputError, KnowledgeError
+from ...agent.errors import ConfigError, InputError, KnowledgeError
 from ...agent.home import storage_errors
 from ..imaging import load_image
-from .attachments import Attached, Attachment, check, keep, places, read_attachment, read_picture
+from .attachments import Attached, Attachment, attachments, check, keep, places, read_attachment, read_picture
 from .schema import GOOD, KnowledgeDocument
 from .twins import MAX_DISTANCE_BITS, are_twins, difference_hash, fingerprint, hamming
 from .vocabulary import fold
@@ -155,6 +155,31 @@ def attach(
             report.removed += 1
     report.without = sorted(p.doc_id for p in pages if p.product in products and p.doc_id not in report.attached)
     return report
+
+
+def drop_dataset(folder: Path, dataset: str) -> int:
+    """Remove all pictures of a data set.
+
+    Args:
+        folder: of all attached pictures.
+        dataset: the name that they are filed under.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ConfigError: there is none.
+        KnowledgeError: a record cannot be read.
+        StorageError: the disk refuses.
+    """
+    kept = attachments(folder)
+    mine = [attachment for attachment in kept if attachment.record.dataset == dataset]
+    if not mine:
+        names = ", ".join(sorted({attachment.record.dataset for attachment in kept})) or "none"
+        raise ConfigError(f"no pictures of a data set {dataset!r} are attached.", hint=f"Attached: {names}.")
+    for attachment in mine:
+        detach(attachment.folder)
+    return len(mine)
 
 
 def detach(place: Path) -> None:

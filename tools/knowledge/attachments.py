@@ -256,6 +256,18 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(path, "JPEG", quality=95, subsampling=0)
 
 
+def shown(folder: Path) -> dict[str, Attachment]:
+    """The picture that each page shows, by doc_id: the first whose defect is drawn, else the first.
+
+    Raises:
+        KnowledgeError: a record cannot be read.
+    """
+    found: dict[str, Attachment] = {}
+    for attachment in sorted(attachments(folder), key=lambda a: a.mask is None):
+        found.setdefault(attachment.record.doc_id, attachment)
+    return found
+
+
 def embedded(folder: Path, doc_ids: Collection[str]) -> list[Attachment]:
     """The attached pictures that pages are searched by, of these pages.
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ...agent.errors import ConfigError
 from ...agent.home import write_atomically
-from .illustrations import Panel, illustrate
+from .illustrations import PagePicture, Panel, illustrate
 from .page_layout import PAGE_WIDTH_PX
 from .pages import draw_pages
 from .schema import KnowledgeDocument
@@ -46,7 +46,7 @@ article{break-before:page;border-top:0}figure,dd{break-inside:avoid}}
 def export(
     documents: Sequence[KnowledgeDocument],
     out: Path,
-    pictures: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, PagePicture] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write documents as one file, whole or not at all.
@@ -54,7 +54,7 @@ def export(
     Args:
         documents: in the order in which they appear, at least one.
         out: a path that ends in .pdf or .html.
-        pictures: files of the documents' own pictures by doc_id.
+        pictures: the documents' own, by doc_id.
         progress: called with (what, done, total).
 
     Raises:
@@ -82,7 +82,7 @@ def check_target(out: Path) -> None:
 
 
 def _write_pdf(
-    documents: Sequence[KnowledgeDocument], path: Path, pictures: Mapping[str, Path], progress: Progress | None
+    documents: Sequence[KnowledgeDocument], path: Path, pictures: Mapping[str, PagePicture], progress: Progress | None
 ) -> None:
     done = 0
     for start in range(0, len(documents), _BATCH):
@@ -107,14 +107,14 @@ def _write_pdf(
 
 
 def _write_html(
-    documents: Sequence[KnowledgeDocument], path: Path, pictures: Mapping[str, Path], progress: Progress | None
+    documents: Sequence[KnowledgeDocument], path: Path, pictures: Mapping[str, PagePicture], progress: Progress | None
 ) -> None:
     path.write_text(as_html(documents, pictures, progress), encoding="utf-8")
 
 
 def as_html(
     documents: Sequence[KnowledgeDocument],
-    pictures: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, PagePicture] | None = None,
     progress: Progress | None = None,
 ) -> str:
     """One HTML page with contents, styles and pictures inside; whatever documents hold is escaped."""
@@ -143,7 +143,7 @@ def _contents(documents: Sequence[KnowledgeDocument]) -> str:
     return "\n".join([*parts, "</nav>"])
 
 
-def _article(document: KnowledgeDocument, picture: Path | None) -> str:
+def _article(document: KnowledgeDocument, picture: PagePicture | None) -> str:
     illustration = illustrate(document, picture)
     title = _safe(document.title)
     figures = "".join(_figure(panel, document.title) for panel in illustration.panels)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...agent.errors import InputError
+from ...agent.errors import InputError, KnowledgeError
 from ..imaging import load_image
+from .attachments import Attachment, check, read_marked
 from .builder import PICTURE_SIDE_PX
 from .drawings import DRAWN_TYPES, draw_defect
 from .plant_page import PlantPage
@@ -18,6 +19,8 @@ from .schema import GOOD, KnowledgeDocument
 from .sections import printable, words
 
 Picture = NDArray[np.uint8]
+PagePicture = Path | Attachment
+"""A page's own picture: the file of a plant's page, or what is attached to a shipped one."""
 PHOTO_SIDE_PX = 640
 """Longer side to which photographs are reduced: twice what a page has room for."""
 _REACH_PX, _GAP_PX, _LINE_PX = 13, 5, 3
@@ -52,7 +55,7 @@ class Illustration:
     note: str
 
 
-def illustrate(document: KnowledgeDocument, picture: Path | None = None) -> Illustration:
+def illustrate(document: KnowledgeDocument, picture: PagePicture | None = None) -> Illustration:
     """The pictures of a page: its own, its drawing, or the drawing of the general type it stands for.
 
     The drawing is variant 0 at the size at which it is embedded. A picture that cannot be read leaves a note in its
@@ -60,8 +63,10 @@ def illustrate(document: KnowledgeDocument, picture: Path | None = None) -> Illu
 
     Args:
         document: the page.
-        picture: file of the page's own picture; None when it has none.
+        picture: the page's own; None when it has none.
     """
+    if isinstance(picture, Attachment):
+        return _attached(document, picture)
     if picture is not None:
         return _photographed(document, picture)
     if document.drawing in DRAWN_TYPES:
@@ -101,6 +106,29 @@ def _photographed(document: KnowledgeDocument, picture: Path) -> Illustration:
         mask[top : max(top + 1, round(y1 * scale_y)), left : max(left + 1, round(x1 * scale_x))] = True
         panels.append(Panel(mark_defect(rgb, mask), f"The {kind}, marked"))
     return Illustration(tuple(panels), "Photograph from the plant." if isinstance(document, PlantPage) else "")
+
+
+def _attached(document: KnowledgeDocument, picture: Attachment) -> Illustration:
+    record, kind = picture.record, words(document.defect_type)
+    note = (
+        f"Photograph from your copy of {printable(record.dataset)}: {printable(record.source)}."
+        f" Licence: {printable(record.licence)}. Not part of Flawscope."
+    )
+    try:
+        check(picture)
+        rgb = load_image(picture.picture).rgb
+        mask = read_marked(picture)
+        crop = load_image(picture.crop).rgb if picture.crop is not None else None
+    except (InputError, KnowledgeError) as error:
+        return Illustration((), f"The picture cannot be shown. {printable(error.message)}")
+    if document.defect_type == GOOD:
+        return Illustration((Panel(rgb, "Sound"),), note)
+    panels = [Panel(rgb, f"With {kind}")]
+    if mask is not None:
+        panels.append(Panel(mark_defect(rgb, mask), f"The {kind}, marked"))
+    if crop is not None:
+        panels.append(Panel(crop, f"The {kind}, close up"))
+    return Illustration(tuple(panels), note)
 
 
 def mark_defect(rgb: Picture, mask: NDArray[np.bool_]) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from ...agent.home import write_atomically
-from .illustrations import Illustration, illustrate
+from .illustrations import Illustration, PagePicture, illustrate
 from .page_font import choose_font, font_of, written
 from .page_layout import PAGE_HEIGHT_PX, PAGE_WIDTH_PX, Content, Role, Sheet, lay_out
 from .schema import KnowledgeDocument
@@ -31,12 +31,12 @@ _BAND = (0, 84, 122)
 _BOLD_ROLES = frozenset({"title"})
 
 
-def draw_pages(document: KnowledgeDocument, picture: Path | None = None) -> list[Image.Image]:
+def draw_pages(document: KnowledgeDocument, picture: PagePicture | None = None) -> list[Image.Image]:
     """Draw a document.
 
     Args:
         document: the page of the knowledge base.
-        picture: file of its own picture, if it has one.
+        picture: its own, if it has one.
 
     Returns:
         RGB pictures of PAGE_WIDTH_PX x PAGE_HEIGHT_PX, at least one.
@@ -69,13 +69,13 @@ def set_pages(document: KnowledgeDocument, illustration: Illustration) -> tuple[
     return font, lay_out(fitted, measure)
 
 
-def save_pages(document: KnowledgeDocument, out: Path, picture: Path | None = None) -> list[Path]:
+def save_pages(document: KnowledgeDocument, out: Path, picture: PagePicture | None = None) -> list[Path]:
     """Write a document as PNG files ``<doc_id>.png``, ``<doc_id>_page2.png`` and so on.
 
     Args:
         document: the page of the knowledge base.
         out: folder, made if need be.
-        picture: file of its own picture, if it has one.
+        picture: its own, if it has one.
 
     Returns:
         The files in order.
