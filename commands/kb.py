@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import kb_pages, kb_plant
+from . import kb_build, kb_expand, kb_pages, kb_plant
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ types_app = typer.Typer(help="Centroids of defect types, which choose type-level
 app.add_typer(types_app, name="types")
 kb_pages.register(app)
 kb_plant.register(app)
+kb_build.register(app)
+kb_expand.register(app)
 
 
 @types_app.command("build")

@@ -19,7 +19,7 @@ from .retrying import PASSING
 from .structured import UNSUPPORTED, Form, parse, response_format
 
 TOP_LOGPROBS = 5
-PROBE_TOKENS = 256
+PROBE_TOKENS = 512
 
 
 class _Probe(BaseModel):

@@ -55,7 +55,7 @@ class ChatReply:
     """An answer.
 
     Attributes:
-        text: what was said, without the thoughts of a reasoning model.
+        text: what was said, without the thoughts of a reasoning model; empty when it was cut while it thought.
         finish_reason: ``stop``, ``length`` when it was cut, or whatever the server says.
         model: who answered, as the server names it.
         logprobs: of each token; None when the server gave none, which some do without saying so.
@@ -129,13 +129,8 @@ def parse_reply(body: Any, asked_model: str, tries: int) -> ChatReply:
     if choice.message.refusal:
         raise EndpointError("the language model refused to answer.")
     text = without_thoughts(choice.message.content or "")
-    if not text:
-        cut = choice.finish_reason == "length"
-        raise EndpointError(
-            "the language model gave no answer" + (" within the tokens it was allowed." if cut else "."),
-            hint="A reasoning model needs more of them." if cut else None,
-            retryable=not cut,
-        )
+    if not text and choice.finish_reason != "length":
+        raise EndpointError("the language model gave no answer.", retryable=True)
     usage = {key: value for key, value in (completion.usage or {}).items() if isinstance(value, int)}
     model = (completion.model or asked_model)[:120]
     return ChatReply(text, choice.finish_reason or "unknown", model, _logprobs(choice.logprobs), usage, tries)

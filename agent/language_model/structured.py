@@ -94,7 +94,11 @@ def parse(reply: ChatReply, schema: type[Answer]) -> Answer:
     try:
         value, _ = json.JSONDecoder().raw_decode(text, max(text.find("{"), 0))
     except (ValueError, RecursionError):
-        why = "it was cut for its length" if reply.was_cut else "it holds no whole JSON object"
+        why = (
+            "it was cut for its length (a reasoning model needs more tokens)"
+            if reply.was_cut
+            else "it holds no whole JSON object"
+        )
         raise EndpointError(f"the language model's answer has not the form that was asked for: {why}.") from None
     try:
         return schema.model_validate(value)
