@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..agent.errors import ConfigError, KnowledgeError
-from . import kb_guard
+from . import kb_edit, kb_guard
 from .kb_shared import (
     AuthorOption,
     PageArgument,
@@ -154,6 +154,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``kb``."""
     for command in (add, remove, history, rollback, verify):
         app.command(command.__name__)(command)
+    kb_edit.register(app)
     kb_guard.register(app)
 
 

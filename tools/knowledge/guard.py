@@ -7,6 +7,7 @@ file, difference hash and a grey thumbnail of 32 x 32 cells. A picture is compar
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -180,7 +181,7 @@ def _pictures(path: Path) -> Iterator[KnownPicture]:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     damaged = KnowledgeError(f"{path} is damaged.", hint="Add its data set again: flawscope kb guard add FOLDER")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # a damaged path would stay open
             arrays: dict[str, NDArray[Any]] = {key: file[key] for key in ("names", "sha256", "bits", "thumbnails")}
             digest = str(file["digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

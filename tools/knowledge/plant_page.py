@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import StringConstraints, ValidationError
 
@@ -135,7 +135,7 @@ def page_from_note(
     author: str,
     created: str,
     box: tuple[int, int, int, int] | None,
-    picture_name: str,
+    picture_name: str | None,
 ) -> PlantPage:
     """Make a page of a note.
 
@@ -151,10 +151,50 @@ def page_from_note(
         author: who wrote it.
         created: UTC, ISO 8601.
         box: see `PlantPage`.
-        picture_name: file name of the picture.
+        picture_name: file name of the picture; None for a page without one.
 
     Raises:
         KnowledgeError: the note is empty or too long, or something given cannot be in a page.
+    """
+    written = note_fields(note)
+    typed = type_fields(plain_text(note), product, type_name)
+    stem = f"{product}.{typed['defect_type']}".lower()
+    name = doc_id or next(f"{stem}.{n}" for n in range(1, len(taken) + 2) if f"{stem}.{n}" not in taken)
+    who = plain_text(author)[:80] or "unknown"
+    fields = {
+        "doc_id": name,
+        "scope": "general" if product == "general" else "product",
+        "product": product,
+        **typed,
+        "title": title_of(typed["defect_type"], product),
+        "page_image": picture_name,
+        **written,
+        "source": "A picture and a note from the plant." if picture_name else "A note from the plant.",
+        "licence": "the plant's own",
+        "generated_by": who,
+        "author": who,
+        "created": created,
+        "box": box,
+    }
+    try:
+        return PlantPage.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_page(error) from error
+
+
+def invalid_page(error: ValidationError) -> KnowledgeError:
+    """What is wrong with fields that make no page, in one line."""
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)
+    first = min(wrong, key=lambda one: one["loc"] != ("product",))  # a name made of a wrong product is wrong too
+    field = ".".join(str(part) for part in first["loc"]) or "the page"
+    return KnowledgeError(f"a page cannot have this {field[:80]}: {first['msg']}.", hint="Correct it and try again.")
+
+
+def note_fields(note: str) -> dict[str, Any]:
+    """Description and appearance of a note, and the causes and the action that it names, if it does.
+
+    Raises:
+        KnowledgeError: the note is empty or too long.
     """
     text = plain_text(note)
     if not text:
@@ -163,41 +203,41 @@ def page_from_note(
         )
     if len(text) > MAX_NOTE_LETTERS:
         raise KnowledgeError(f"the note has {len(text)} letters; {MAX_NOTE_LETTERS} is the most.", hint="Shorten it.")
-    defect_type, general_type = _types(text, product, type_name)
-    stem = f"{product}.{defect_type}".lower()
-    name = doc_id or next(f"{stem}.{n}" for n in range(1, len(taken) + 2) if f"{stem}.{n}" not in taken)
     clauses = [clause.strip() for clause in re.split(r"[,;.\n]+", text) if clause.strip()]
     causes = tuple(_CAUSE.sub("", c, count=1).strip(" :-") for c in clauses if _CAUSE.match(c))
     actions = [clause[0].upper() + clause[1:] for clause in clauses if _ACTION.match(clause)]
-    is_general = product == "general"
-    fields = {
-        "doc_id": name,
-        "scope": "general" if is_general else "product",
-        "product": product,
-        "defect_type": defect_type,
-        "general_type": None if is_general or defect_type == GOOD else general_type,
-        "title": f"{defect_type.replace('_', ' ').capitalize()} of {product}"[:80],
-        "page_image": picture_name,
-        "description": _cut(text),
+    fields: dict[str, Any] = {
+        "description": cut(text),
         "appearance": text if len(text) > _DESCRIPTION_LETTERS else "",
-        "likely_causes": tuple(_cut(cause) for cause in causes if cause),
-        "action": _cut(f"{'; '.join(actions)}.") if actions else "",
-        "source": "A picture and a note from the plant.",
-        "licence": "the plant's own",
-        "generated_by": plain_text(author)[:80] or "unknown",
-        "author": plain_text(author)[:80] or "unknown",
-        "created": created,
-        "box": box,
     }
-    try:
-        return PlantPage.model_validate(fields)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)
-        first = min(wrong, key=lambda one: one["loc"] != ("product",))  # a name made of a wrong product is wrong too
-        field = ".".join(str(part) for part in first["loc"]) or "the page"
-        raise KnowledgeError(
-            f"a page cannot have this {field}: {first['msg']}.", hint="Correct it and try again."
-        ) from error
+    if any(causes):
+        fields["likely_causes"] = tuple(cut(cause) for cause in causes if cause)
+    if actions:
+        fields["action"] = cut(f"{'; '.join(actions)}.")
+    return fields
+
+
+def type_fields(note: str, product: str, given: str | None) -> dict[str, Any]:
+    """The product's label and the general type behind it.
+
+    Args:
+        note: plain words in which exactly one type is looked for if none is given.
+        product: whose label it is.
+        given: the defect type, None to look for one.
+
+    Raises:
+        KnowledgeError: what is given cannot name a type.
+    """
+    label, general_type = _types(note, product, given)
+    return {
+        "defect_type": label,
+        "general_type": None if product == "general" or label == GOOD else general_type,
+    }
+
+
+def title_of(defect_type: str, product: str) -> str:
+    """The title of a page that nobody gave one."""
+    return f"{defect_type.replace('_', ' ').capitalize()} of {product}"[:80]
 
 
 def _types(note: str, product: str, given: str | None) -> tuple[str, str]:
@@ -213,7 +253,8 @@ def _types(note: str, product: str, given: str | None) -> tuple[str, str]:
     return label if product != "general" else meant or label, meant or UNKNOWN
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Text cut at a word to the length that a report quotes."""
     if len(text) <= _DESCRIPTION_LETTERS:
         return text
     return f"{text[: _DESCRIPTION_LETTERS - 2].rsplit(' ', 1)[0]} …"

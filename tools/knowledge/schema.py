@@ -153,10 +153,11 @@ class KnowledgeDocument(BaseModel):
 # --- reading pages --------------------------------------------------------------------------------
 
 
-class _UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+class UniqueKeyLoader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """The safe loader, refusing a key that is written twice (YAML would keep the last one silently)."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """As the base class does it, after the keys were looked at."""
         seen: set[str] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -220,7 +221,7 @@ def _read_file(path: Path) -> list[KnowledgeDocument]:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise KnowledgeError(f"{path.name} is larger than {_MAX_FILE_BYTES} bytes.", hint="Split it by family.")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a safe loader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError) as error:
         raise KnowledgeError(f"{path.name} cannot be read: {error}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
