@@ -6,7 +6,7 @@ import importlib.util
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -110,11 +110,18 @@ def _products(loaded: LoadedSettings) -> str:
 def _knowledge(loaded: LoadedSettings) -> str:
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.builder import open_knowledge_base
+    from ..tools.knowledge.milvus_server import MilvusServer
 
+    server = MilvusServer.configured(loaded.settings)
+    if server is not None:  # an inspection may go on without it; who asks the doctor wants to know
+        server = replace(server, required=True)
     base = open_knowledge_base(
-        loaded.home.knowledge, load_backbone(loaded.settings.backbone, loaded), store=loaded.settings.store
+        loaded.home.knowledge,
+        load_backbone(loaded.settings.backbone, loaded),
+        store=loaded.settings.store,
+        server=server,
     )
     try:
-        return f"{len(base.documents)} documents, store {loaded.settings.store}"
+        return f"{len(base.documents)} documents, store {server.uri if server else loaded.settings.store}"
     finally:
         base.close()

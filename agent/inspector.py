@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..tools.ad_expert.text_anchors import TextAnchors
     from ..tools.ad_expert.zero_shot import ZeroShotExpert
     from ..tools.backbones import Backbone
-    from ..tools.knowledge.builder import KnowledgeBase
+    from ..tools.knowledge.base import KnowledgeBase
     from ..tools.products import ProductModel
 
 Progress = Callable[[str, int, int], None]

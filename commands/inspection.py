@@ -12,6 +12,8 @@ from ..agent.errors import ConfigError
 from .shared import (
     FalseAlarmOption,
     HomeOption,
+    MilvusTokenOption,
+    MilvusUriOption,
     ProfileOption,
     complete_product,
     expand,
@@ -43,13 +45,17 @@ def inspect(
     no_chat: Annotated[bool, typer.Option("--no-chat", help="Do not stay in conversation.")] = False,
     ask: Annotated[str, typer.Option("--ask", help="A question to answer about the picture.")] = "",
     false_alarm: FalseAlarmOption = None,
+    milvus_uri: MilvusUriOption = None,
+    milvus_token: MilvusTokenOption = None,
     profile: ProfileOption = None,
     home: HomeOption = None,
 ) -> None:
     """Inspect pictures. Exit code: 1 if any is NG, else 3 if any needs REVIEW, else 0; 4 and up for failures."""
     if product is not None and reference:
         raise ConfigError("give either --product or --reference, not both.")
-    loaded = settings(profile=profile, home=home, false_alarm=false_alarm)
+    loaded = settings(
+        profile=profile, home=home, false_alarm=false_alarm, milvus_uri=milvus_uri, milvus_token=milvus_token
+    )
     paths, references = expand(images, except_in=out), expand(reference or [])
     talk = not (no_chat or as_json or ask) and len(paths) == 1 and sys.stdin.isatty() and sys.stdout.isatty()
     from ..agent.session import inspect_all

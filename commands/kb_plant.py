@@ -25,7 +25,17 @@ from .kb_shared import (
     store_with,
     user_name,
 )
-from .shared import HomeOption, ProfileOption, complete_product, make_console, print_line, print_plain, settings
+from .shared import (
+    HomeOption,
+    MilvusTokenOption,
+    MilvusUriOption,
+    ProfileOption,
+    complete_product,
+    make_console,
+    print_line,
+    print_plain,
+    settings,
+)
 
 if TYPE_CHECKING:
     from ..tools.knowledge.plant import Version
@@ -134,14 +144,22 @@ def rollback(
     print_plain([f"{doc_id}: version {version.number} is version {number} again"])
 
 
-def verify(profile: ProfileOption = None, home: HomeOption = None) -> None:
+def verify(
+    milvus_uri: MilvusUriOption = None,
+    milvus_token: MilvusTokenOption = None,
+    profile: ProfileOption = None,
+    home: HomeOption = None,
+) -> None:
     """Check every page, picture, hash, link and vector, on disk and in the Milvus store."""
-    loaded = settings(profile=profile, home=home)
+    loaded = settings(profile=profile, home=home, milvus_uri=milvus_uri, milvus_token=milvus_token)
     from ..tools.backbones import load_backbone
+    from ..tools.knowledge.milvus_server import MilvusServer
     from ..tools.knowledge.verification import verify_knowledge
 
     backbone = load_backbone(loaded.settings.backbone, loaded)
-    found = verify_knowledge(loaded.home.knowledge, backbone, milvus=loaded.settings.store == "milvus")
+    server = MilvusServer.configured(loaded.settings)
+    embedded = loaded.settings.store == "milvus"
+    found = verify_knowledge(loaded.home.knowledge, backbone, milvus=embedded, server=server)
     print_plain([", ".join(f"{number} {what}" for what, number in found.counts.items())])
     print_plain([f" {note}" for note in found.notes])
     print_plain([f" FAULT {problem}" for problem in found.problems])

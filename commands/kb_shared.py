@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeError
-from .shared import make_console, settings
+from .shared import make_console, print_error, settings
 
 if TYPE_CHECKING:
     from ..agent.settings import LoadedSettings
@@ -125,15 +125,22 @@ def put_into_effect(loaded: LoadedSettings, store: PlantStore, written: Sequence
     from ..agent.terminal import ProgressBar
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.builder import open_knowledge_base
+    from ..tools.knowledge.milvus_server import MilvusServer
 
     try:
         with ProgressBar(make_console(stderr=True)) as progress:
             backbone = load_backbone(loaded.settings.backbone, loaded)
-            open_knowledge_base(loaded.home.knowledge, backbone, store=loaded.settings.store, progress=progress).close()
+            server = MilvusServer.configured(loaded.settings)
+            base = open_knowledge_base(
+                loaded.home.knowledge, backbone, store=loaded.settings.store, server=server, progress=progress
+            )
+            base.close()
     except FlawscopeError:
         for version in reversed(written):
             store.retract(version)
         raise
+    if base.away is not None:
+        print_error(f"{base.away.message} The pages take effect there as soon as it can be reached.")
 
 
 def parse_box(text: str) -> tuple[int, int, int, int]:

@@ -34,6 +34,15 @@ FalseAlarmOption = Annotated[
     float | None, typer.Option("--false-alarm", help="Share of good parts that may alarm, such as 0.02.")
 ]
 
+MilvusUriOption = Annotated[
+    str | None,
+    typer.Option("--milvus-uri", help="Milvus server, such as http://127.0.0.1:19530 (default: MILVUS_URI)."),
+]
+MilvusTokenOption = Annotated[
+    str | None,
+    typer.Option("--milvus-token", help="Its token (default: MILVUS_TOKEN, which no list of processes shows)."),
+]
+
 
 def settings(**flags: Any) -> LoadedSettings:
     """The layered settings with these flags on top; None means not given."""

@@ -36,21 +36,22 @@ class MilvusCollection:
 
     Args:
         client: a connected client.
-        collection: its name; made when it is missing.
+        collection: its name.
         dim: length of the vectors.
         place: what a message calls it.
         remedy: what a message advises.
+        create: make it when it is missing, instead of failing.
 
     Raises:
         KnowledgeError: it fails, or was made for vectors of another length.
     """
 
-    def __init__(self, client: Any, collection: str, dim: int, place: str, remedy: str) -> None:
+    def __init__(self, client: Any, collection: str, dim: int, place: str, remedy: str, *, create: bool = True) -> None:
         self._client, self._collection, self._dim = client, collection, dim
         self._place, self._remedy = place, remedy
-        self._prepare()
+        self._prepare(create)
 
-    def _prepare(self) -> None:
+    def _prepare(self, create: bool) -> None:
         from pymilvus import DataType, Function, FunctionType
 
         if self._call("has_collection", self._collection):
@@ -60,6 +61,8 @@ class MilvusCollection:
                 raise KnowledgeError(
                     f"{self._place} holds vectors of length {dim}, not {self._dim}.", hint=self._remedy
                 )
+        elif not create:
+            raise KnowledgeError(f"{self._place} has no collection {self._collection}.", hint=self._remedy)
         else:
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("doc_id", DataType.VARCHAR, is_primary=True, max_length=MAX_NAME_LENGTH)
@@ -81,7 +84,7 @@ class MilvusCollection:
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call the client; its failures become one line."""
-        from grpc import RpcError
+        from grpc import RpcError  # type: ignore[import-untyped]
         from pymilvus.exceptions import MilvusException
 
         try:

@@ -56,17 +56,18 @@ class MilvusServerStore(MilvusCollection):
         server: where it is.
         collection: letters, digits and underscores.
         dim: length of the vectors.
+        create: make it when it is missing, instead of failing.
 
     Raises:
         KnowledgeUnreachableError: the server is away or does not answer in time; so do all methods.
         KnowledgeError: it refuses, or holds vectors of another length.
     """
 
-    def __init__(self, server: MilvusServer, collection: str, dim: int) -> None:
+    def __init__(self, server: MilvusServer, collection: str, dim: int, *, create: bool = True) -> None:
         self._server, self._place = server, f"the knowledge server {server.uri}"
         self._client = None
         try:
-            super().__init__(self._connect(), collection, dim, self._place, REMEDY)
+            super().__init__(self._connect(), collection, dim, self._place, REMEDY, create=create)
         except KnowledgeError:
             self.close()
             raise
@@ -118,7 +119,7 @@ class MilvusServerStore(MilvusCollection):
 
     def _failure(self, method: str, error: Exception) -> KnowledgeError:
         """What went wrong, by gRPC's status, which the client hides in the cause of its own error."""
-        import grpc
+        import grpc  # type: ignore[import-untyped]
         from pymilvus.client.types import Status
 
         chain = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]  # it may name itself as its cause

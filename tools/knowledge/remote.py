@@ -2,7 +2,8 @@
 
 A collection is named by the content of the shipped pages and by the home whose plant's pages it holds, so bases of
 other backbones and other plants on the same server never meet. Its rows follow from those, so two that fill one at once
-write the same. Which of the plant's pages it holds is kept beside the base, as for the embedded store (``plant_index``).
+write the same. Which of the plant's pages it holds is noted beside the base, as for the embedded store, see
+``plant_index``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .milvus_server import MilvusServer
 
 IDENTITY = "server.json"
+COMPLETE = "complete"
 REST = 10.0
 """After waiting in vain no call waits again for so many times as long: a line loses a tenth of its time at most."""
 
@@ -165,7 +167,7 @@ def open_remote(
             store.upsert([record for record in records[:n_shipped] if record.doc_id not in present])
             with storage_errors(state):
                 state.mkdir(parents=True, exist_ok=True)
-            settle(state, state / "complete", store, shipped, own, keys)
+            settle(state, state / COMPLETE, store, shipped, own, keys)
         except KnowledgeError:
             store.close()
             raise

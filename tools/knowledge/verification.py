@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...agent.errors import InputError, KnowledgeError, KnowledgeLockedError
+from ...agent.errors import InputError, KnowledgeError, KnowledgeLockedError, KnowledgeUnreachableError
 from ..imaging import load_image
 from .attachments import FOLDER as ATTACHED
 from .attachments import Attachment, check, places, read_attachment, read_marked
@@ -25,6 +25,7 @@ from .vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+    from .milvus_server import MilvusServer
 
 SAME = 0.9999
 """Cosine from which on a stored vector is the one on disk; float32 sums differ in the seventh digit."""
@@ -48,7 +49,12 @@ class Verification:
 
 
 def verify_knowledge(
-    folder: Path, backbone: Backbone, *, milvus: bool, documents: Sequence[KnowledgeDocument] | None = None
+    folder: Path,
+    backbone: Backbone,
+    *,
+    milvus: bool,
+    server: MilvusServer | None = None,
+    documents: Sequence[KnowledgeDocument] | None = None,
 ) -> Verification:
     """Look at everything; nothing is built, repaired or changed.
 
@@ -56,10 +62,12 @@ def verify_knowledge(
         folder: parent of all bases and of the plant's pages.
         backbone: whose base is checked.
         milvus: whether the Milvus store is looked into; it must not be open in another process.
+        server: looked into instead.
         documents: other pages than the shipped ones.
 
     Raises:
         KnowledgeLockedError: another process has it open.
+        KnowledgeUnreachableError: the server is away.
     """
     done = Verification()
     shipped = tuple(shipped_documents() if documents is None else documents)
@@ -79,7 +87,9 @@ def verify_knowledge(
         return done
     vectors = _vectors(home, shipped, own, digest, done)
     done.counts["vectors"] = len(vectors)
-    if not milvus:
+    if server is not None:
+        _check_server(server, home, vectors, own, plant, done)
+    elif not milvus:
         done.notes.append("the Milvus store is not in use, so it was not looked into")
     elif not (home / "kb.complete").exists():
         done.notes.append("the Milvus store is not complete: the next inspection makes it")
@@ -219,6 +229,37 @@ def _check_store(
         held = settled(home)
         store: Store = MilvusLiteStore(home, len(next(iter(vectors.values()))))
     except KnowledgeLockedError:
+        raise
+    except KnowledgeError as error:
+        done.problems.append(error.message)
+        return
+    try:
+        _compare(store, vectors, held, own, plant, done)
+    finally:
+        store.close()
+
+
+def _check_server(
+    server: MilvusServer,
+    home: Path,
+    vectors: dict[str, NDArray[np.float32]],
+    own: Sequence[PlantDocument],
+    plant: PlantStore,
+    done: Verification,
+) -> None:
+    from .milvus_server import MilvusServerStore
+    from .remote import COMPLETE, collection_of, state_folder
+
+    state = state_folder(home, server)
+    if not vectors:
+        return
+    if not (state / COMPLETE).exists():
+        done.notes.append(f"the base is not complete on {server.uri}: the next inspection puts it there")
+        return
+    try:
+        held = settled(state)
+        store = MilvusServerStore(server, collection_of(home), len(next(iter(vectors.values()))), create=False)
+    except KnowledgeUnreachableError:
         raise
     except KnowledgeError as error:
         done.problems.append(error.message)
