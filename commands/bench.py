@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,9 +44,27 @@ def _bench(module: str, *args: Any, **kwargs: Any) -> None:
     import importlib
 
     bench = importlib.import_module(f"flawscope.benchmarks.{module}")
-    with status(make_console(stderr=True), hidden=False) as say:
+    with _untouched_tests(), status(make_console(stderr=True), hidden=False) as say:
         result = getattr(bench, f"run_{module}")(*args, **kwargs, progress=say)
     make_console(width=120).print(bench.render(result))
+
+
+@contextmanager
+def _untouched_tests() -> Iterator[None]:
+    """Leave out the test pictures that ``kb build`` attached to pages of this home, and say so."""
+    from ..benchmarks.datasets import leaving_out
+    from ..tools.knowledge.attachments import FOLDER, attachments
+
+    home = settings().home
+    with leaving_out(attachments(home.knowledge / FOLDER)) as left_out:
+        yield
+    if left_out.met:
+        make_console(stderr=True).print(
+            f"{len(left_out.met)} test pictures are in the knowledge base of {home.root} and were left out; "
+            "with another FLAWSCOPE_HOME they are tested too.",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 @app.command("fewshot")
@@ -136,7 +156,7 @@ def bench_zsad(
         say("loading the weights")
         loaded = settings(profile=profile, backbone=backbone, clip_weights=weights)
         setup = configured_setup(loaded, types.value if types else None)
-    with ProgressBar(errors) as progress:
+    with _untouched_tests(), ProgressBar(errors) as progress:
         result = run_zsad(data, setup, dataset, train_on or (), limit, out, progress)
     make_console(width=120).print(render(result))
 

@@ -32,9 +32,13 @@ def add(
     """Learn to recognise a data set's test pictures; kb add, edit and import refuse them from now on."""
     loaded = settings(home=home)
     from ..agent.terminal import ProgressBar
-    from ..benchmarks.datasets import open_dataset
+    from ..benchmarks.datasets import leaving_out, open_dataset
+    from ..tools.knowledge.attachments import FOLDER, attachments
 
-    found = open_dataset(dataset)
+    with leaving_out(
+        attachments(loaded.home.knowledge / FOLDER)
+    ):  # kb build made knowledge of these
+        found = open_dataset(dataset)
     pictures = _test_pictures(found)
     if not pictures:
         raise InputError(f"{dataset} has no test pictures.", hint="Give the folder that holds test/ or a split.")

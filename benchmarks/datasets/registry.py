@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...agent.errors import ConfigError, InputError
 from . import pairs, plain, tables, trees
+from .left_out import without_left_out
 from .listing import subfolders
 from .pictures import IMAGE, PIXEL, Dataset, ProductData
 
@@ -141,7 +142,8 @@ def open_dataset(root: Path, name: str | None = None) -> Dataset:
         name: a data set or a layout; by default the first layout that fits, and the data set whose classes it holds.
 
     Returns:
-        Products with at least one picture, and the metrics that the set is used for and its pictures support.
+        Products with at least one picture, without what is left out (``leaving_out``), and the metrics that the set is
+        used for and its pictures support.
 
     Raises:
         ConfigError: an unknown name.
@@ -151,7 +153,8 @@ def open_dataset(root: Path, name: str | None = None) -> Dataset:
         raise InputError(f"{root} is not a folder.", hint="Give the folder of a data set.")
     named = _named(name)
     layout, found = _find(root, DATASETS[named].layouts if named in DATASETS else (named,) if named else tuple(LAYOUTS))
-    products = tuple(p for p in LAYOUTS[layout].load(found) if p.references or p.tests)
+    loaded = LAYOUTS[layout].load(found)
+    products = tuple(without_left_out(p) for p in loaded if p.references or p.tests)
     set_name = named if named in DATASETS else identify(products, layout)
     if set_name is not None:
         _check_classes(found, set_name, products)

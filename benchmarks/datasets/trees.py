@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...agent.errors import InputError
+from .left_out import without_left_out
 from .listing import defective, entries, images, subfolders
 from .pictures import GOOD, LabelledPicture, ProductData
 
@@ -88,7 +89,7 @@ def load_product(root: Path) -> ProductData:
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder.", hint="Give the folder of a product in the MVTec layout.")
-    return MVTEC.product(root)
+    return without_left_out(MVTEC.product(root))
 
 
 def _products(root: Path) -> list[Path]:

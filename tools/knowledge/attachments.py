@@ -230,21 +230,26 @@ def keep(folder: Path, record: Attached, rgb: NDArray[np.uint8], mask: NDArray[n
 
 
 def crop_defect(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
-    """The defect with half its size around it, in the source's pixels, reduced to CROP_SIDE_PX if larger.
+    """A square around the largest connected place of a defect, in the source's pixels, at most CROP_SIDE_PX a side.
 
     Args:
         rgb: uint8 (H, W, 3).
         mask: bool (H, W), not empty.
     """
-    spans = []
-    for axis, length in ((1, rgb.shape[1]), (0, rgb.shape[0])):
-        places = np.flatnonzero(mask.any(axis=1 - axis))
-        first, last = int(places[0]), int(places[-1]) + 1
-        wanted = min(length, max(_MIN_CROP_PX, round((last - first) * (1.0 + 2.0 * _CROP_MARGIN))))
-        start = min(max(0, (first + last - wanted) // 2), length - wanted)
-        spans.append((start, start + wanted))
-    (x0, x1), (y0, y1) = spans
-    crop = Image.fromarray(rgb[y0:y1, x0:x1])
+    from scipy.ndimage import find_objects, label
+
+    places, _ = label(mask, np.ones((3, 3), int))
+    largest = int(np.bincount(places[mask]).argmax())
+    rows, columns = find_objects(places)[largest - 1]
+    longer = max(rows.stop - rows.start, columns.stop - columns.start)
+    side = max(_MIN_CROP_PX, round(longer * (1.0 + 2.0 * _CROP_MARGIN)))
+
+    def span(found: slice, length: int) -> slice:
+        wanted = min(side, length)
+        start = min(max(0, (found.start + found.stop - wanted) // 2), length - wanted)
+        return slice(start, start + wanted)
+
+    crop = Image.fromarray(np.ascontiguousarray(rgb[span(rows, rgb.shape[0]), span(columns, rgb.shape[1])]))
     crop.thumbnail((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.LANCZOS)
     return crop
 

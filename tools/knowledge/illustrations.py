@@ -111,7 +111,7 @@ def _photographed(document: KnowledgeDocument, picture: Path) -> Illustration:
 def _attached(document: KnowledgeDocument, picture: Attachment) -> Illustration:
     record, kind = picture.record, words(document.defect_type)
     note = (
-        f"Photograph from your copy of {printable(record.dataset)}: {printable(record.source)}."
+        f"Photograph from your data set {printable(record.dataset)}: {printable(record.source)}."
         f" Licence: {printable(record.licence)}. Not part of Flawscope."
     )
     try:
