@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -24,7 +25,7 @@ HELP = (
     "You can ask: what is it? · where exactly? · what could cause it? · what happens if it ships? · what should I do? "
     "· "
     "how sure are you? · show the evidence · show document D1 · why not a scratch? · zoom into region 2 · "
-    "compare with the reference · history · quit"
+    "compare with the reference · this is a burr, add it · history · quit"
 )
 
 
@@ -124,14 +125,16 @@ class Conversation:
         report = InspectionReport.model_validate(state["report"])
         self.deps.references = tuple(state.get("references", []))
         try:
-            answer = respond(question, report, self.deps, state.get("turns", []))
+            answer = respond(question, report, self.deps, state.get("turns", []), self.thread_id)
         except FlawscopeError as error:  # looking again may fail; the conversation goes on
             answer = Answer(f"That could not be done: {error}")
         turn = {"question": question, "answer": answer.text, "cites": list(answer.cites), "picture": answer.picture}
         return {"turns": [turn]}
 
 
-def respond(question: str, report: InspectionReport, deps: InspectionDeps, turns: list[dict[str, Any]]) -> Answer:
+def respond(
+    question: str, report: InspectionReport, deps: InspectionDeps, turns: list[dict[str, Any]], thread_id: str = ""
+) -> Answer:
     """Find what is asked and answer it from the report.
 
     Args:
@@ -139,10 +142,13 @@ def respond(question: str, report: InspectionReport, deps: InspectionDeps, turns
         report: the inspection.
         deps: for looking again.
         turns: earlier turns.
+        thread_id: of the conversation, for what can be done about it elsewhere.
     """
     text = " ".join(question.lower().split())
     if report.error is not None:
         return Answer(f"The picture could not be inspected: {report.error.message}")
+    if thread_id and "?" not in text and re.search(r"\b(?:add|remember|keep|store|learn) (?:it|this|that)\b", text):
+        return _keep(question, report, thread_id)
     if match := re.search(r"\b(?:zoom|closer|magnify|enlarge)\b(?:\D*(\d{1,4}))?", text):
         return _zoom(report, deps, int(match[1] or 1))
     if re.search(r"\b(?:compare|comparison|reference|good one|side by side)\b", text):
@@ -258,6 +264,30 @@ def _zoom(report: InspectionReport, deps: InspectionDeps, index: int) -> Answer:
         return Answer(f"There are {len(report.regions)} regions; ask for one of 1 to {len(report.regions)}.")
     seen = zoom_into(report, deps, report.regions[index - 1])
     return Answer(seen.text, (report.regions[index - 1].id,), seen.picture)
+
+
+_ASKED_TO_KEEP = re.compile(
+    r"[,;.]?\s*(?:\b(?:and|so|please|then|now)\s+)*\b(?:add|remember|keep|store|learn)\s+(?:it|this|that)\b.*$", re.I
+)
+_NAMED = re.compile(r"^(?:no,?\s+)?(?:this|it|that)(?:\s+is|'s)\s+(?:actually\s+|really\s+)?(?:an?\s+)?", re.I)
+
+
+def _keep(question: str, report: InspectionReport, thread_id: str) -> Answer:
+    """How a person's word about the part becomes a page; nothing is written from within a conversation."""
+    from ..tools.knowledge.plant_page import types_in
+
+    said = _NAMED.sub("", _ASKED_TO_KEEP.sub("", " ".join(question.split()))).strip(" ,.;")
+    passed = said.lower() in _VERDICT_WORDS - {"ng", "bad", "failed", "defective", "rejected", "review"}
+    command = ["flawscope", "kb", "from-inspection", thread_id]
+    if passed:
+        command += ["--verdict", "OK", "--note", "WHAT MISLED THE INSPECTION"]
+    else:
+        named = types_in(said, report.product)
+        command += ["--verdict", "NG"] * (report.verdict is not Verdict.NG)
+        command += ["--type", named[0]] if len(named) == 1 else ["--type", "TYPE"]
+        command += ["--note", said or "WHAT YOU SEE, WHY, WHAT TO DO"]
+    text = "This report stays as it is. To keep your word as a page of the plant, run this; it shows the page and asks:"
+    return Answer(f"{text}\n{shlex.join(command)}", tuple(region.id for region in report.regions[:1]))
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from . import kb_build, kb_expand, kb_pages, kb_plant, kb_search
+from . import kb_build, kb_expand, kb_feedback, kb_pages, kb_plant, kb_search
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ kb_pages.register(app)
 kb_plant.register(app)
 kb_build.register(app)
 kb_expand.register(app)
+kb_feedback.register(app)
 kb_search.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..tools.imaging import ImageMeta
+    from ..tools.knowledge.familiarity import Familiarity
     from ..tools.knowledge.schema import KnowledgeDocument
     from ..tools.views import ViewScore
 
@@ -25,7 +27,7 @@ FLAG_TEXT = {
     "multipage": "Only the first page of the file was looked at.",
     "nan": "Some pixels held no number.",
 }
-AWAY_ID = "K1"
+AWAY_ID, UNFAMILIAR_ID = "K1", "K2"
 VIEW_IDS = {"zoom": ("Z1", "zoom"), "reference": ("C1", "reference"), "self_consistency": ("S1", "consistency")}
 VIEW_NAMES = {
     "whole": "whole picture",
@@ -177,6 +179,12 @@ def away_evidence(error: KnowledgeUnreachableError, further: bool) -> dict[str, 
     return _item(AWAY_ID, "knowledge", text, "knowledge server", {"searched": False})
 
 
+def unfamiliar_evidence(found: Familiarity) -> dict[str, Any]:
+    """That the base has nothing near, so that nobody takes its nearest pages for pages about this part."""
+    values = {"known": found.known, "similarity": found.similarity, "threshold": found.threshold}
+    return _item(UNFAMILIAR_ID, "knowledge", found.sentence, "knowledge base", {**values, "nearest": found.nearest})
+
+
 def bundle(state: InspectionState, settings: Settings, *, final: bool) -> EvidenceBundle:
     """What the reasoner and the verifier see of the state."""
     decision = state.get("decision", {})
@@ -240,13 +248,43 @@ def question_for_a_person(state: InspectionState) -> dict[str, Any]:
 def checked_answer(answer: Any) -> dict[str, Any]:
     """A person's decision in the form the report needs.
 
+    Args:
+        answer: ``{"verdict": "OK" | "NG" | "REVIEW"}``, and as wanted ``note``, ``by``, ``defect_type`` (a name) and
+            ``box`` (XYXY half-open, px of the original picture).
+
     Raises:
-        ConfigError: it is not ``{"verdict": "OK" | "NG" | "REVIEW", ...}``.
+        ConfigError: it is something else.
     """
+    from ..tools.knowledge.schema import plain_text
+
     if not isinstance(answer, dict) or answer.get("verdict") not in list(Verdict):  # a list: it may be unhashable
         raise ConfigError("a person's decision must be a mapping with a verdict of OK, NG or REVIEW.")
+    box = answer.get("box")
+    if box is not None and not _is_box(box):
+        raise ConfigError("a person's box must be four whole numbers x0, y0, x1, y1 with x0 < x1 and y0 < y1.")
+    kind = "_".join(re.findall(r"[a-z0-9]+", plain_text(str(answer.get("defect_type") or "")).lower()))[:40]
     return {
         "verdict": str(answer["verdict"]),
         "note": str(answer.get("note") or "")[:500],
         "by": str(answer.get("by") or "a person")[:80],
+        "defect_type": kind or None,
+        "box": None if box is None else list(box),
     }
+
+
+def _is_box(box: Any) -> bool:
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(type(side) is int for side in box):
+        return False
+    return bool(0 <= box[0] < box[2] and 0 <= box[1] < box[3])
+
+
+def person_evidence(human: dict[str, Any], reason: str) -> dict[str, Any]:
+    """What a person decided.
+
+    Args:
+        human: of `checked_answer`.
+        reason: the decision in words.
+    """
+    values = {name: human[name] for name in ("verdict", "note", "defect_type") if human.get(name)}
+    values |= dict(zip(("x0", "y0", "x1", "y1"), human.get("box") or (), strict=False))
+    return _item("H1", "person", reason, human["by"], values)

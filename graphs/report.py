@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ..agent.reasoner.evidence import words
 from ..agent.schemas import (
     Claim,
     DefectType,
@@ -20,7 +21,7 @@ from ..agent.schemas import (
 )
 from ..prompts import load_prompts
 from ..tools.ad_expert.zero_shot import describe_anchors
-from .evidence import defect_type
+from .evidence import defect_type, person_evidence
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -52,11 +53,8 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
     human, said, claims = state.get("human"), draft, list(draft.get("claims", []))
     if human:
         verdict, reason = Verdict(human["verdict"]), f"Decided by {human['by']}. {human['note']}".strip()
-        evidence["H1"] = Evidence(id="H1", kind="person", text=reason, source=human["by"]).model_dump(mode="json")
-        if human["verdict"] != draft.get("verdict"):
-            said, claims = {}, []  # words for another verdict
-        claims = [claim for claim in claims if claim["field"] != "verdict"]
-        claims.append({"field": "verdict", "text": reason, "evidence_ids": ["H1"]})
+        evidence |= person_evidence(human, reason)
+        said, claims = _as_decided(draft, human, reason)
     kind = state.get("defect_type") if verdict is not Verdict.OK else None
     regions = state.get("expert", {}).get("regions", []) if verdict is not Verdict.OK else []
     return InspectionReport(
@@ -85,6 +83,23 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
         trace=_trace(state),
         provenance=provenance(state, deps),
     )
+
+
+def _as_decided(
+    draft: dict[str, Any], human: dict[str, Any], reason: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A draft's words and claims after a person's decision: words for another verdict or type are dropped."""
+    named = human.get("defect_type") if human["verdict"] != "OK" else None
+    differs = named is not None and named != (draft.get("defect_type") or {}).get("name")
+    keep = human["verdict"] == draft.get("verdict") and not differs
+    said, claims = (draft, list(draft.get("claims", []))) if keep else ({}, [])
+    decided = [{"field": "verdict", "text": reason, "evidence_ids": ["H1"]}]
+    if named is not None:
+        said = {**said, "defect_type": {"name": named, "posterior": None}}
+        text = f"{human['by']} named it {words(named)}."
+        decided.append({"field": "defect_type", "text": text, "evidence_ids": ["H1"]})
+    fields = {claim["field"] for claim in decided}
+    return said, [claim for claim in claims if claim["field"] not in fields] + decided
 
 
 def _named_type(kind: dict[str, Any] | None, named: dict[str, Any] | None) -> DefectType | None:

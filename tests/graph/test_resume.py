@@ -46,6 +46,27 @@ def test_a_person_decides(plant: Plant) -> None:
     assert [claim.evidence_ids for claim in report.claims if claim.field == "verdict"] == [("H1",)]
 
 
+def test_a_person_names_the_type_and_the_place(plant: Plant) -> None:
+    with asking(plant) as inspector:
+        list(inspector.stream(plant.square, product="plate", thread_id="t1"))
+        decision = {"verdict": "NG", "note": "fin on the rim", "by": "Kim", "defect_type": "Burr", "box": [1, 2, 3, 4]}
+        report = inspector.resume("t1", decision)
+    assert report.defect_type is not None
+    assert (report.defect_type.name, report.defect_type.posterior) == ("burr", None)
+    (person,) = [item for item in report.evidence if item.kind == "person"]
+    assert person.values == {
+        "verdict": "NG",
+        "note": "fin on the rim",
+        "defect_type": "burr",
+        "x0": 1,
+        "y0": 2,
+        "x1": 3,
+        "y1": 4,
+    }
+    assert [c.text for c in report.claims if c.field == "defect_type"] == ["Kim named it burr."]
+    assert report.root_cause == ""  # words for another type are dropped
+
+
 def test_inspect_says_that_it_waits(plant: Plant) -> None:
     with asking(plant) as inspector, pytest.raises(ConfigError, match="waits for a person"):
         inspector.inspect(plant.square, product="plate", thread_id="t")

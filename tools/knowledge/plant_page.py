@@ -50,6 +50,8 @@ class PlantPage(KnowledgeDocument):
     """Name of the file or folder that it was imported from."""
     imported_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Of the row that it was imported from, so that one that did not change is known again."""
+    inspection: Label | None = None
+    """The inspection whose part it shows, when a reviewer's verdict became the page."""
     drafted_by: Label | None = None
     """The language model whose words wait for a person's acceptance; None when none do."""
     drafted_fields: tuple[Drafted, ...] = ()
