@@ -126,5 +126,6 @@ def _documents(home: Path | None) -> tuple[list[KnowledgeDocument], dict[str, Pa
 
     folder = settings(home=home).home.knowledge
     own = PlantStore(folder / FOLDER).current()
-    pictures = {**shown(folder / ATTACHED), **{e.page.doc_id: e.picture for e in own if e.picture}}
+    pictures: dict[str, PagePicture] = {**shown(folder / ATTACHED)}
+    pictures |= {entry.page.doc_id: entry.picture for entry in own if entry.picture}
     return [*shipped_documents(), *(entry.page for entry in own)], pictures
