@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..agent.errors import ConfigError
 from .shared import ProfileOption, make_console, numbers, settings, status
 
 app = typer.Typer(help="Measure Flawscope on labelled data.", no_args_is_help=True)
@@ -95,9 +96,23 @@ def bench_types(
 
 
 @app.command("retrieval")
-def bench_retrieval(data: DataOption) -> None:
-    """Q2K retrieval against top-k and MMR on left-out pictures."""
-    _bench("retrieval", data)
+def bench_retrieval(
+    data: Annotated[Path | None, typer.Option("--data", help="Folder with one MVTec-style tree per product.")] = None,
+    scale: Annotated[bool, typer.Option("--scale", help="Times and recall by the number of documents.")] = False,
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="For --scale: numbers of documents, comma-separated.")
+    ] = "100,1000,10000,100000",
+) -> None:
+    """Q2K retrieval against top-k and MMR on left-out pictures; with --scale on made documents, without pictures."""
+    if scale:
+        from ..benchmarks.retrieval_scale import shipped_features
+
+        asked = numbers(sizes, "--sizes")
+        _bench("retrieval_scale", shipped_features(settings()), asked)
+    elif data is None:
+        raise ConfigError("bench retrieval needs --data, a folder of pictures, or --scale.")
+    else:
+        _bench("retrieval", data)
 
 
 @app.command("speed")

@@ -79,7 +79,7 @@ def expand(paths: list[Path], except_in: Path | None = None) -> list[Path]:
     return expand_pictures(paths, except_in=except_in)
 
 
-def numbers(text: str) -> list[int]:
+def numbers(text: str, option: str = "--shots") -> list[int]:
     """Numbers such as 1,4,16.
 
     Raises:
@@ -87,7 +87,7 @@ def numbers(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--shots takes numbers such as 1,4,16, not {text!r}.")
+        raise ConfigError(f"{option} takes numbers such as 1,4,16, not {text!r}.")
     return [int(part) for part in parts]
 
 
