@@ -215,7 +215,12 @@ def _edit_as_text(loaded: LoadedSettings, store: PlantStore, doc_id: str, who: s
     else:
         write_text_atomically(draft, original)
     while True:
-        _open_editor(draft)
+        try:
+            _open_editor(draft)
+        except ConfigError:
+            if draft.read_text(encoding="utf-8", errors="replace") == original:
+                draft.unlink()
+            raise
         text = draft.read_text(encoding="utf-8", errors="replace")
         if text == original:
             draft.unlink()
@@ -258,7 +263,7 @@ def _open_editor(path: Path) -> None:
     import subprocess
 
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
-    stays = f"Set EDITOR; what you typed is in {path}."
+    stays = f"Set EDITOR; what you typed stays in {path}."
     try:
         done = subprocess.run([*shlex.split(editor), str(path)], check=False)
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..agent.errors import ConfigError, KnowledgeError
-from . import kb_edit, kb_guard
+from . import kb_edit, kb_guard, kb_import
 from .kb_shared import (
     AuthorOption,
     PageArgument,
@@ -173,6 +173,7 @@ def register(app: typer.Typer) -> None:
     for command in (add, remove, history, rollback, verify):
         app.command(command.__name__)(command)
     kb_edit.register(app)
+    kb_import.register(app)
     kb_guard.register(app)
 
 
