@@ -14,6 +14,7 @@ from ..agent.reasoner import DraftReport
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
+from ..tools.defect_features import defect_weights
 from ..tools.imaging import load_image
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
@@ -204,7 +205,9 @@ class InspectionNodes:
         update["defect_type"] = kind
         update["evidence"] = {**update["evidence"], **ev.type_evidence(kind)}
         known = state.get("documents", {})
-        pages = self.deps.knowledge.documents_about(kind["name"], product) if kind["name"] != "unknown" else ()
+        scores = np.asarray(self.deps.artifacts.get(state["expert"]["patch_scores"]), np.float32)
+        area = image_part(self._features(state), defect_weights(scores))
+        pages = () if kind["name"] == "unknown" else self.deps.knowledge.documents_about(kind["name"], product, area)
         have = {document["doc_id"] for document in known.values()}
         fresh = [(page, None) for page in pages[:2] if page.doc_id not in have]
         documents = ev.document_records(fresh, first=len(known) + 1)
@@ -327,11 +330,14 @@ class InspectionNodes:
                 k=k,
                 mode=self.deps.settings.retrieval,
                 exclude=exclude,
+                words=state.get("instruction") or "",
             )
         except KnowledgeUnreachableError as error:
             if self.deps.settings.knowledge_required:
                 raise
             return {"evidence": ev.away_evidence(error, bool(exclude)), "note": error.message}
+        if found.familiarity.known is False:
+            return {"evidence": ev.unfamiliar_evidence(found.familiarity), "note": found.familiarity.sentence}
         pairs = list(zip(found.documents, found.similarities, strict=True))
         documents = ev.document_records(pairs, first=len(state.get("documents", {})) + 1)
         return {
