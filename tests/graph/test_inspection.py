@@ -21,6 +21,8 @@ from flawscope.graphs import nodes, routing
 from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.tools import views
 from flawscope.tools.ad_expert.calibration import Calibration
+from flawscope.tools.knowledge.base import KnowledgeBase
+from flawscope.tools.knowledge.familiarity import Familiarity
 
 FIRST_ROUND = ["see", "localise", "retrieve", "classify", "reason", "verify"]
 ROUND = ["classify", "reason", "verify"]
@@ -211,7 +213,8 @@ class _Undecided:
         return [("hole", 0.5), ("scratch", 0.5)]
 
 
-def test_more_documents_brings_pages_not_seen_before(plant: Plant) -> None:
+def test_more_documents_brings_pages_not_seen_before(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KnowledgeBase, "familiarity", lambda *asked: Familiarity(True, "name"))
     deps = plant.deps(actions=("more_docs",), documents=2)
     product = deps.product("plate")
     assert product is not None
@@ -220,6 +223,21 @@ def test_more_documents_brings_pages_not_seen_before(plant: Plant) -> None:
     assert steps.count("more_docs") == 1
     sources = [item.source for item in report.evidence if item.kind == "document"]
     assert len(sources) == len(set(sources)) == 5  # two at first, the page of the type named, two more
+
+
+def test_pages_of_a_base_that_knows_nothing_of_the_product_are_not_leaned_on(plant: Plant) -> None:
+    deps = plant.deps(actions=("more_docs",), documents=2)
+    steps, report = run(deps, plant.square)
+    assert "retrieve" in steps
+    (told,) = [item for item in report.evidence if item.kind == "knowledge"]
+    assert told.id == "K2"
+    assert "no page about this product" in told.text
+    assert told.values["known"] is False
+    named = report.defect_type.name if report.defect_type else None
+    documents = [item for item in report.evidence if item.kind == "document"]
+    assert {item.values["defect_type"] for item in documents} <= {named}  # the type was named by examples, not pages
+    cited = {cite for claim in report.claims for cite in claim.evidence_ids}
+    assert cited <= {item.id for item in report.evidence}
 
 
 def test_zoom_can_turn_ok_into_ng(plant: Plant) -> None:

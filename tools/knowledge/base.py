@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeUnreachableError
+from .categories import CategoryChoice, category_posterior, choose, prototypes
 from .familiarity import Familiarity, judge, least_familiar
 from .features import LockSpace
 from .lookup import documents_about
@@ -32,7 +33,7 @@ class Retrieval:
     Attributes:
         documents: in falling similarity.
         similarities: their cosines.
-        selection: the sampling step with its clusters, weights and flags.
+        selection: the sampling step with its clusters, weights and flags; documents found by words are not in it.
         familiarity: whether the base knows what was asked about; where it does not, the documents are the nearest of
             a base that holds nothing near, and not to be leaned on.
     """
@@ -74,8 +75,13 @@ class KnowledgeBase:
         k: int,
         mode: Literal["relevance", "paper", "top_k", "mmr"] = "relevance",
         exclude: Sequence[str] = (),
+        words: str = "",
     ) -> Retrieval:
         """Query image to knowledge (Q2K): search the store, then sample among the candidates.
+
+        No picture leads to a page without one, and in the joint key words weigh too little to. So where words are
+        asked for, up to half of the places go to pages without a picture that are among the k best by those words.
+        Without a picture to ask with, all places go by words as far as they lead.
 
         Args:
             image: image part of the key, see ``features.image_part``.
@@ -84,14 +90,16 @@ class KnowledgeBase:
             k: documents wanted.
             mode: how to choose among the candidates.
             exclude: doc_ids already seen.
+            words: asked for by a person, may be empty.
 
         Raises:
             KnowledgeError: the key cannot be embedded or the store failed.
         """
         key = self._space.embed(image, text)
         products = ["general"] if product is None else ["general", product]
-        limit = min(CANDIDATES + len(exclude), max(1, len(self.documents)))
-        skip = set(exclude)
+        worded = self._by_words(words, products, k, exclude, pictured=image is None)
+        skip = {*exclude, *worded}
+        limit = min(CANDIDATES + len(skip), max(1, len(self.documents)))
         hits = [
             h for h in self._store.search(key, limit, products) if h.doc_id not in skip and h.doc_id in self.documents
         ]
@@ -99,11 +107,29 @@ class KnowledgeBase:
         selection = SAMPLERS[mode](
             [hit.similarity for hit in hits],
             ids,
-            k,
+            max(1, k - len(worded)),
             vectors=np.stack([self._vectors[i] for i in ids]) if ids else np.zeros((0, self._space.dim), np.float32),
         )
-        chosen = tuple(self.documents[doc_id] for doc_id in selection.doc_ids)
-        return Retrieval(chosen, tuple(selection.similarities), selection, self.familiarity(image, product))
+        cosines = dict(zip(selection.doc_ids[: k - len(worded)], selection.similarities, strict=False))
+        cosines |= {doc_id: float(self._vectors[doc_id] @ key) for doc_id in worded}
+        ranked = sorted(cosines, key=lambda doc_id: (-cosines[doc_id], doc_id))
+        found = tuple(self.documents[doc_id] for doc_id in ranked)
+        return Retrieval(
+            found, tuple(cosines[doc_id] for doc_id in ranked), selection, self.familiarity(image, product)
+        )
+
+    def _by_words(
+        self, words: str, products: Sequence[str], k: int, exclude: Sequence[str], *, pictured: bool
+    ) -> list[str]:
+        """Ids among the k best by words: all of them, or at most half as many that no picture leads to."""
+        if not words.strip():
+            return []
+        hits = self._store.search_words(words, k + len(exclude), products)
+        ids = [hit.doc_id for hit in hits if hit.doc_id in self.documents and hit.doc_id not in exclude][:k]
+        if pictured or not ids:
+            return ids
+        parts = self._space.visual(np.stack([self._vectors[doc_id] for doc_id in ids]))
+        return [doc_id for doc_id, part in zip(ids, parts, strict=True) if not part.any()][: k // 2]
 
     def familiarity(self, image: NDArray[np.float32] | None, product: str | None) -> Familiarity:
         """Whether the base knows a picture or the product that is named with it.
@@ -123,6 +149,23 @@ class KnowledgeBase:
         if not nearest:
             return judge(None, self._least_familiar, None, product)
         return judge(nearest[0].similarity, self._least_familiar, nearest[0].page.doc_id, product)
+
+    def category(self, image: NDArray[np.float32], product: str | None) -> CategoryChoice:
+        """What kind of part a picture shows, see ``categories.choose``; the store is not asked.
+
+        Args:
+            image: image part of the picture.
+            product: that the operator named; it is taken at its word when the base has pages of it.
+        """
+        if product is not None and product in self._products:
+            return CategoryChoice("given", ((product, None),))
+        key = self._space.visual(self._space.embed(image, "")[None])[0]
+        parts, products = self._photographs
+        if not len(parts):
+            return CategoryChoice("generic")
+        limit = self._least_familiar
+        familiar = None if limit is None else bool(float((parts @ key).max()) >= limit)
+        return choose(category_posterior(key, self._prototypes), familiar)
 
     def search(
         self,
@@ -183,9 +226,20 @@ class KnowledgeBase:
     @cached_property
     def _least_familiar(self) -> float | None:
         """The threshold of ``familiarity``; what general pages show are drawings, which are no photographs."""
+        parts, products = self._photographs
+        return least_familiar(parts, products) if products else None
+
+    @cached_property
+    def _photographs(self) -> tuple[NDArray[np.float32], list[str]]:
+        """Image parts (n, D) of the products' pages that have a picture, and the product of each."""
         ids = [doc_id for doc_id, page in self.documents.items() if page.product != "general"]
         if not ids:
-            return None
+            return np.zeros((0, 0), np.float32), []
         parts = self._space.visual(np.stack([self._vectors[doc_id] for doc_id in ids]))
         pictured = np.flatnonzero(parts.any(axis=1))
-        return least_familiar(parts[pictured], [self.documents[ids[i]].product for i in pictured])
+        return parts[pictured], [self.documents[ids[i]].product for i in pictured]
+
+    @cached_property
+    def _prototypes(self) -> dict[str, NDArray[np.float32]]:
+        """Of the products, for ``category``."""
+        return prototypes(*self._photographs)
