@@ -119,6 +119,8 @@ def test_the_text_for_an_editor_comes_back_as_the_same_page(store: PlantStore) -
         ("reviewed: true", "reviewed cannot be edited"),
         ("title: !!python/object/apply:os.system [ls]", "no valid YAML"),
         ("a: " + "x" * 30_000, "letters"),
+        ("a: " + "[" * 15_000, "nested too deep"),
+        ("a: &x [1]\nb: *x", "alias"),
     ],
 )
 def test_an_invalid_text_is_refused(text: str, why: str) -> None:

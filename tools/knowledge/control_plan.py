@@ -30,10 +30,10 @@ import yaml
 
 from ...agent.errors import KnowledgeError
 from .import_rows import MAX_ROWS, ImportRow, ImportSource, RowError, field_name, picture_inside, picture_key
+from .safe_yaml import LOADER, check_yaml
 from .sections import printable
 
 _INHERITED = frozenset({"product", "characteristic", "severity", "action", "reaction_plan"})
-_MAX_DEPTH = 12
 
 
 @dataclass(frozen=True)
@@ -149,30 +149,26 @@ def _row(place: str, fields: dict[str, Any], folder: Path) -> ImportRow:
 def _parsed(name: str, text: str) -> Any:
     """The file as text, lists and mappings with their lines; every value is the text that is written there."""
     try:
-        # an alias could stand for a thousand copies of itself
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise KnowledgeError(f"{name} uses an alias (*name).", hint="Write out what it stands for.")
-        return _plain(name, yaml.compose(text, Loader=yaml.SafeLoader), 0)
+        check_yaml(text)
+        return _plain(name, yaml.compose(text, Loader=LOADER))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = printable(str(getattr(error, "problem", None) or "it cannot be read"))[:120]
+        reason = printable(str(getattr(error, "problem", None) or error))[:120]
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise KnowledgeError(f"{name}{where}: no valid YAML: {reason}.", hint="Correct the file.") from error
+        raise KnowledgeError(f"{name}{where}: no valid control plan: {reason}.", hint="Correct the file.") from error
 
 
-def _plain(name: str, node: Any, depth: int) -> Any:
+def _plain(name: str, node: Any) -> Any:
     if node is None:
         return None
     line = node.start_mark.line + 1
-    if depth > _MAX_DEPTH:
-        raise KnowledgeError(f"{name}, line {line}: nested too deep for a control plan.")
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" else str(node.value).strip()
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(name, one, depth + 1) for one in node.value]
+        return [_plain(name, one) for one in node.value]
     values: dict[str, Any] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.value in values:
             raise KnowledgeError(f"{name}, line {key.start_mark.line + 1}: a key is no word or is written twice.")
-        values[str(key.value)] = _plain(name, value, depth + 1)
+        values[str(key.value)] = _plain(name, value)
     return _Mapping(line, values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,8 @@ import yaml
 
 from ...agent.errors import KnowledgeError
 from .control_plan import read_plan
-from .import_rows import FIELDS, MAX_ROWS, ImportRow, ImportSource, RowError, field_name, picture_inside
+from .import_rows import FIELDS, MAX_ROWS, ImportRow, ImportSource, RowError, field_name, picture_inside, picture_key
+from .safe_yaml import check_yaml
 from .schema import UniqueKeyLoader
 from .sections import printable
 
@@ -54,10 +54,7 @@ def read_source(path: Path, product: str | None) -> ImportSource:
 
 def _decoded(name: str, blob: bytes) -> tuple[str, tuple[str, ...]]:
     """The text of a file in the encodings that spreadsheets write."""
-    if blob.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
+    encodings = ["utf-16"] if blob.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp1252"]
     for encoding in encodings:
         try:
             text = blob.decode(encoding)
@@ -85,7 +82,8 @@ def read_table(path: Path, text: str, product: str | None, notes: tuple[str, ...
         KnowledgeError: there is no heading or it lacks a column, a quote is not closed, or there are too many rows.
     """
     delimiter = _delimiter(text)
-    rows, refused = [], []
+    rows: list[ImportRow] = []
+    refused: list[str] = []
     columns: list[str | None] = []
     for line, cells in _lines(path.name, text, delimiter):
         if not columns:
@@ -157,7 +155,7 @@ def _row(place: str, fields: dict[str, Any], folder: Path, product: str | None) 
     if not name:
         return ImportRow(place, fields)
     path = picture_inside(folder, name)
-    return ImportRow(place, fields, path, os.path.splitext(name.replace("\\", "/"))[0].removeprefix("./"))
+    return ImportRow(place, fields, path, picture_key(name))
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -222,13 +220,13 @@ def _photo(place: str, path: Path, folder: Path, product: str | None) -> ImportR
     if beside:
         fields |= _note(beside[0])
     picture = picture_inside(folder, relative.as_posix())
-    return ImportRow(place, fields, picture, os.path.splitext(relative.as_posix())[0] if product else _below(relative))
+    return ImportRow(place, fields, picture, picture_key(_within(relative, product)))
 
 
-def _below(relative: Path) -> str:
-    """The name of a photo within its product's folder."""
-    parts = relative.parts[1:] if len(relative.parts) > 2 else relative.parts
-    return os.path.splitext("/".join(parts))[0]
+def _within(relative: Path, product: str | None) -> str:
+    """The path of a photo within its product's folder."""
+    parts = relative.parts[1:] if product is None and len(relative.parts) > 2 else relative.parts
+    return "/".join(parts)
 
 
 def _note(path: Path) -> dict[str, Any]:
@@ -242,6 +240,7 @@ def _note(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".txt":
         return {"note": text.strip()} if text.strip() else {}
     try:
+        check_yaml(text)
         found = yaml.load(text, UniqueKeyLoader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RowError(f"{path.name} is no valid YAML") from error

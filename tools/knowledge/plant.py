@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from ...agent.errors import KnowledgeError, KnowledgeLockedError
 from ...agent.home import recover_folder, storage_errors
 from .plant_page import PlantPage
+from .safe_yaml import LOADER
 
 FOLDER = "plant"
 """Beside the bases made of it."""
@@ -34,7 +35,6 @@ PAGE, RECORD = "page.yaml", "version.json"
 Action = Literal["add", "edit", "import", "draft", "accept", "reject", "feedback", "remove", "rollback"]
 _NUMBER = re.compile(r"[0-9]{4,}")
 _UNFINISHED = ".new-"
-_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the former is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class PlantStore:
             blob = (folder / PAGE).read_bytes()
             if _sha256(blob) != version.page_sha256:
                 raise _damaged(version.doc_id, version.number, "the page was changed")
-            page = PlantPage.model_validate(yaml.load(blob, _LOADER))  # noqa: S506 - a safe loader
+            page = PlantPage.model_validate(yaml.load(blob, LOADER))  # noqa: S506 - a safe loader
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
             raise _damaged(version.doc_id, version.number, "the page cannot be read") from error
         if page.doc_id != version.doc_id or (page.page_image is None) != (not version.picture_sha256):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ...agent.errors import KnowledgeError
 from .plant import PlantDocument, page_text
 from .plant_page import PlantPage, invalid_page, note_fields, title_of, type_fields
+from .safe_yaml import check_yaml
 from .schema import UniqueKeyLoader, plain_text
 from .sections import printable
 
@@ -135,6 +136,7 @@ def edited_fields(text: str) -> dict[str, Any]:
     if len(text) > _MAX_LETTERS:
         raise KnowledgeError(f"the page has {len(text)} letters; {_MAX_LETTERS} is the most.", hint="Shorten it.")
     try:
+        check_yaml(text)
         fields = yaml.load(text, UniqueKeyLoader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())

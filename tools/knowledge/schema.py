@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator, model_validator
 
 from ...agent.errors import KnowledgeError
+from .safe_yaml import check_yaml
 from .vocabulary import vocabulary
 
 Shape = Literal["point", "compact", "elongated", "network", "area", "edge", "whole_part", "displacement"]
@@ -221,7 +222,9 @@ def _read_file(path: Path) -> list[KnowledgeDocument]:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise KnowledgeError(f"{path.name} is larger than {_MAX_FILE_BYTES} bytes.", hint="Split it by family.")
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506 - a safe loader
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text, aliases=True)
+        content = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError) as error:
         raise KnowledgeError(f"{path.name} cannot be read: {error}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -329,7 +332,7 @@ def quoted_text(document: KnowledgeDocument, max_tokens: int = 350) -> str:
     left = max_tokens - sum(estimated_tokens(line) for line in (opening, closing))
     lines = []
     for line in (title, *_quotation_lines(document)):
-        fitting = _cut_to_budget(line, left)
+        fitting = cut_to_budget(line, left)
         if fitting:
             lines.append(fitting)
             left -= estimated_tokens(fitting)
@@ -357,7 +360,8 @@ def _quotation_lines(document: KnowledgeDocument) -> list[str]:
     return [f"> {name}: {value}" for name, value in plain if value]
 
 
-def _cut_to_budget(line: str, budget: int) -> str:
+def cut_to_budget(line: str, budget: int) -> str:
+    """A line of at most ``budget`` tokens by `estimated_tokens`, cut at a word; empty when hardly any would be left."""
     if estimated_tokens(line) <= budget:
         return line
     budget -= 1  # for the ellipsis
