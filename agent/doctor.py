@@ -111,15 +111,18 @@ def _knowledge(loaded: LoadedSettings) -> str:
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.builder import open_knowledge_base
     from ..tools.knowledge.milvus_server import MilvusServer
+    from ..tools.knowledge.retriever import configured_retriever
 
+    backbone = load_backbone(loaded.settings.backbone, loaded)
     server = MilvusServer.configured(loaded.settings)
     if server is not None:  # an inspection may go on without it; who asks the doctor wants to know
         server = replace(server, required=True)
     base = open_knowledge_base(
         loaded.home.knowledge,
-        load_backbone(loaded.settings.backbone, loaded),
+        backbone,
         store=loaded.settings.store,
         server=server,
+        projection=configured_retriever(loaded.settings, backbone),
     )
     try:
         return f"{len(base.documents)} documents, store {server.uri if server else loaded.settings.store}"

@@ -92,12 +92,14 @@ class InspectionDeps:
         """The knowledge base; built on first use."""
         from ..tools.knowledge.builder import open_knowledge_base
         from ..tools.knowledge.milvus_server import MilvusServer
+        from ..tools.knowledge.retriever import configured_retriever
 
         return open_knowledge_base(
             self.home.knowledge,
             self.backbone,
             store=self.settings.store,
             server=MilvusServer.configured(self.settings),
+            projection=configured_retriever(self.settings, self.backbone),
             progress=self.progress,
         )
 

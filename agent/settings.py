@@ -50,6 +50,9 @@ class Settings(BaseModel):
     trained_prompts: Path | None = Field(
         None, description="prompts.safetensors of train expert in place of the generic words; for its own CLIP weights"
     )
+    retriever: Path | None = Field(
+        None, description="retriever.safetensors of train retriever, applied to pictures before they are compared"
+    )
     reasoner: str = Field("evidence", description="who composes the report")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(

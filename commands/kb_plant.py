@@ -154,12 +154,14 @@ def verify(
     loaded = settings(profile=profile, home=home, milvus_uri=milvus_uri, milvus_token=milvus_token)
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.milvus_server import MilvusServer
+    from ..tools.knowledge.retriever import configured_retriever
     from ..tools.knowledge.verification import verify_knowledge
 
     backbone = load_backbone(loaded.settings.backbone, loaded)
     server = MilvusServer.configured(loaded.settings)
     embedded = loaded.settings.store == "milvus"
-    found = verify_knowledge(loaded.home.knowledge, backbone, milvus=embedded, server=server)
+    projection = configured_retriever(loaded.settings, backbone)
+    found = verify_knowledge(loaded.home.knowledge, backbone, milvus=embedded, server=server, projection=projection)
     print_plain([", ".join(f"{number} {what}" for what, number in found.counts.items())])
     print_plain([f" {note}" for note in found.notes])
     print_plain([f" FAULT {problem}" for problem in found.problems])

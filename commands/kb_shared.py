@@ -126,13 +126,19 @@ def put_into_effect(loaded: LoadedSettings, store: PlantStore, written: Sequence
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.builder import open_knowledge_base
     from ..tools.knowledge.milvus_server import MilvusServer
+    from ..tools.knowledge.retriever import configured_retriever
 
     try:
         with ProgressBar(make_console(stderr=True)) as progress:
             backbone = load_backbone(loaded.settings.backbone, loaded)
             server = MilvusServer.configured(loaded.settings)
             base = open_knowledge_base(
-                loaded.home.knowledge, backbone, store=loaded.settings.store, server=server, progress=progress
+                loaded.home.knowledge,
+                backbone,
+                store=loaded.settings.store,
+                server=server,
+                projection=configured_retriever(loaded.settings, backbone),
+                progress=progress,
             )
             base.close()
     except FlawscopeError:

@@ -95,7 +95,7 @@ class KnowledgeBase:
         Raises:
             KnowledgeError: the key cannot be embedded or the store failed.
         """
-        key = self._space.embed(image, text)
+        key = self._space.key(image, text)
         products = ["general"] if product is None else ["general", product]
         worded = self._by_words(words, products, k, exclude, pictured=image is None)
         skip = {*exclude, *worded}
@@ -159,8 +159,8 @@ class KnowledgeBase:
         """
         if product is not None and product in self._products:
             return CategoryChoice("given", ((product, None),))
-        key = self._space.visual(self._space.embed(image, "")[None])[0]
-        parts, products = self._photographs
+        key = self._space.visual(self._space.key(image, "")[None])[0]
+        parts, _ = self._photographs
         if not len(parts):
             return CategoryChoice("generic")
         limit = self._least_familiar
@@ -201,7 +201,7 @@ class KnowledgeBase:
         pages = documents_about(self.documents.values(), defect_type, product)
         if image is None or len(pages) < 2:
             return pages
-        key = self._space.visual(self._space.embed(image, "")[None])[0]
+        key = self._space.visual(self._space.key(image, "")[None])[0]
         parts = self._space.visual(np.stack([self._vectors[page.doc_id] for page in pages]))
         likeness = dict(zip((page.doc_id for page in pages), (parts @ key).tolist(), strict=True))
         # The product's own stay before the general ones; a page without a picture is like none, and follows.

@@ -13,6 +13,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +36,7 @@ from .store import LockRecord, Store
 
 if TYPE_CHECKING:
     from .milvus_server import MilvusServer
+    from .retriever import Projection
 
 FORMAT = 3
 """Raise when features, drawings or files change meaning."""
@@ -51,6 +53,7 @@ def open_knowledge_base(
     store: Literal["milvus", "memory"] = "milvus",
     server: MilvusServer | None = None,
     documents: Sequence[KnowledgeDocument] | None = None,
+    projection: Projection | None = None,
     progress: Progress | None = None,
 ) -> KnowledgeBase:
     """Open the base of the shipped documents and the plant's, building it when there is none for their content hash.
@@ -62,6 +65,7 @@ def open_knowledge_base(
         server: a Milvus server in place of either. While it is away, what needs it raises, unless that is required of
             opening too.
         documents: other documents than the shipped ones.
+        projection: a trained retriever, for this backbone.
         progress: called with (what, done, total) while building.
 
     Raises:
@@ -70,11 +74,12 @@ def open_knowledge_base(
     """
     pages = tuple(shipped_documents() if documents is None else documents)
     attached = embedded(folder / ATTACHED, {page.doc_id for page in pages})
-    digest = content_hash(pages, backbone, attached)
+    digest = content_hash(pages, backbone, attached, projection)
     home = folder / digest[:16]
     if not (home / "manifest.json").exists():
-        _build(home, pages, attached, backbone, digest, progress)
+        _build(home, pages, attached, backbone, projection, digest, progress)
     vectors, space = read_base(home, pages, digest)
+    space = replace(space, projection=projection)
     plant = PlantStore(folder / FOLDER)
     own = plant.current()
     if clash := {d.doc_id for d in pages} & {d.page.doc_id for d in own}:
@@ -104,11 +109,16 @@ def shipped_documents() -> tuple[KnowledgeDocument, ...]:
 
 
 def content_hash(
-    documents: Sequence[KnowledgeDocument], backbone: Backbone, attached: Sequence[Attachment] = ()
+    documents: Sequence[KnowledgeDocument],
+    backbone: Backbone,
+    attached: Sequence[Attachment] = (),
+    projection: Projection | None = None,
 ) -> str:
     """sha256 of everything that determines the vectors."""
     parts = [str(FORMAT), backbone.weights_sha256, str(PICTURE_SIDE_PX), *sorted(d.content_hash() for d in documents)]
     parts += page_keys(attached)
+    if projection is not None:
+        parts.append(f"retriever {projection.sha256}")
     if backbone.image_size_px is not None:
         parts.append(f"canvas {backbone.image_size_px}")  # the same weights see another picture
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -119,6 +129,7 @@ def _build(
     documents: Sequence[KnowledgeDocument],
     attached: Sequence[Attachment],
     backbone: Backbone,
+    projection: Projection | None,
     digest: str,
     progress: Progress | None,
 ) -> None:
@@ -134,6 +145,8 @@ def _build(
         progress("building the knowledge base", len(documents), len(documents))
     parts = [part for several in pictures.values() for part in several] or [np.zeros(_depth(backbone), np.float32)]
     space = LockSpace.fit(np.stack(parts))
+    if projection is not None:
+        space = LockSpace(projection.mean, projection.spread, projection)
     means = {doc_id: np.asarray(np.mean(own, axis=0), np.float32) for doc_id, own in pictures.items()}
     vectors = np.stack([space.embed(means.get(d.doc_id), d.searchable_text()) for d in documents])
     if (home / "manifest.json").exists():

@@ -11,6 +11,7 @@ import itertools
 import re
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from PIL import Image
 
 from ...agent.errors import KnowledgeError
 from ..backbones import VisualFeatures
+
+if TYPE_CHECKING:
+    from .retriever import Projection, Tower
 
 IMAGE_WEIGHT = 0.7
 TEXT_DIM = 256
@@ -72,10 +76,12 @@ class LockSpace:
 
     Attributes:
         mean, spread: float32 (D,), spread positive.
+        projection: trained, applied to the image part; None for none. Then ``mean`` and ``spread`` are its own.
     """
 
     mean: NDArray[np.float32]
     spread: NDArray[np.float32]
+    projection: Projection | None = None
 
     @classmethod
     def fit(cls, image_parts: NDArray[np.float32]) -> LockSpace:
@@ -89,8 +95,12 @@ class LockSpace:
         """Length of a key or lock vector."""
         return len(self.mean) + TEXT_DIM
 
+    def key(self, image: NDArray[np.float32] | None, text: str) -> NDArray[np.float32]:
+        """Key features of a query; like ``embed`` unless there is a trained projection."""
+        return self._embed(image, text, None if self.projection is None else self.projection.key)
+
     def embed(self, image: NDArray[np.float32] | None, text: str) -> NDArray[np.float32]:
-        """Key features of a query, or lock features of a document.
+        """Lock features of a document.
 
         Args:
             image: image part (D,), None without a picture.
@@ -102,10 +112,14 @@ class LockSpace:
         Raises:
             KnowledgeError: there is neither a picture nor a word.
         """
+        return self._embed(image, text, None if self.projection is None else self.projection.lock)
+
+    def _embed(self, image: NDArray[np.float32] | None, text: str, tower: Tower | None) -> NDArray[np.float32]:
         visual = np.zeros(len(self.mean), np.float32)
         if image is not None:
             standard = (image - self.mean) / self.spread
             visual = standard / max(float(np.linalg.norm(standard)), MIN_SPREAD)
+            visual = visual if tower is None else tower(visual)
         joint = np.concatenate([np.sqrt(IMAGE_WEIGHT) * visual, np.sqrt(1.0 - IMAGE_WEIGHT) * text_part(text)])
         norm = float(np.linalg.norm(joint))
         if not np.isfinite(norm) or norm < MIN_SPREAD:

@@ -106,7 +106,7 @@ def search_pages(
         hits = store.search_words(words, limit, scope.products, scope.types)
         by_words = {hit.doc_id: hit.score for hit in hits if hit.doc_id in scope.pages}
     if image is not None:
-        key = space.embed(image, "")
+        key = space.key(image, "")
         ids = [hit.doc_id for hit in store.search(key, limit, scope.products, scope.types)]
         by_picture = _likeness(space, vectors, key, [doc_id for doc_id in ids if doc_id in scope.pages])
     if by_words and by_picture:

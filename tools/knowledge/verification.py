@@ -26,6 +26,7 @@ from .vocabulary import vocabulary
 if TYPE_CHECKING:
     from ..backbones import Backbone
     from .milvus_server import MilvusServer
+    from .retriever import Projection
 
 SAME = 0.9999
 """Cosine from which on a stored vector is the one on disk; float32 sums differ in the seventh digit."""
@@ -55,6 +56,7 @@ def verify_knowledge(
     milvus: bool,
     server: MilvusServer | None = None,
     documents: Sequence[KnowledgeDocument] | None = None,
+    projection: Projection | None = None,
 ) -> Verification:
     """Look at everything; nothing is built, repaired or changed.
 
@@ -64,6 +66,7 @@ def verify_knowledge(
         milvus: whether the Milvus store is looked into; it must not be open in another process.
         server: looked into instead.
         documents: other pages than the shipped ones.
+        projection: a trained retriever, for this backbone.
 
     Raises:
         KnowledgeLockedError: another process has it open.
@@ -80,7 +83,7 @@ def verify_knowledge(
         done.problems += _links(page, known)
     _check_guard(LeakGuard(folder), plant, own, done)
     attached = _attached(folder / ATTACHED, {page.doc_id for page in shipped}, done)
-    digest = content_hash(shipped, backbone, attached)
+    digest = content_hash(shipped, backbone, attached, projection)
     home = folder / digest[:16]
     if not (home / "manifest.json").exists():
         done.notes.append("the base is not built yet: the next inspection builds it")
