@@ -34,9 +34,9 @@ FEW_DOCUMENTS = frozenset(
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """FLAWSCOPE_HOME in the test's own folder, and no other FLAWSCOPE_* from the developer's shell."""
+    """FLAWSCOPE_HOME in the test's own folder, and no other setting from the developer's shell."""
     for key in list(os.environ):
-        if key.startswith("FLAWSCOPE_"):
+        if key.startswith(("FLAWSCOPE_", "MILVUS_")):
             monkeypatch.delenv(key)
     monkeypatch.setenv("FLAWSCOPE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

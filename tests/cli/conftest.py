@@ -82,7 +82,7 @@ class Cli:
 
     def environment(self, **env: str) -> dict[str, str]:
         """Its environment."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("FLAWSCOPE_")}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLAWSCOPE_", "MILVUS_"))}
         return {**kept, **CHEAP, "FLAWSCOPE_HOME": str(self.home), "COLUMNS": "120", **env}
 
     def process(

@@ -84,3 +84,54 @@ def test_the_home_is_the_one_given(tmp_path: Path) -> None:
     assert load_settings({"home": tmp_path}, environ={}).home.root == tmp_path
     assert load_settings(environ={"FLAWSCOPE_HOME": str(tmp_path)}).home.products == tmp_path / "products"
     assert load_settings(environ={}).home.root.is_absolute()
+
+
+def test_the_names_that_other_programs_use_for_milvus_are_read_below_our_own() -> None:
+    environ = {"MILVUS_URI": "http://a:1", "MILVUS_TOKEN": "hush", "FLAWSCOPE_MILVUS_URI": "http://b:2"}
+    loaded = load_settings(environ=environ)
+    assert loaded.settings.milvus_uri == "http://b:2"
+    assert loaded.origins["milvus_uri"] == "env FLAWSCOPE_MILVUS_URI"
+    assert loaded.origins["milvus_token"] == "env MILVUS_TOKEN"
+    assert loaded.settings.milvus_token is not None
+    assert loaded.settings.milvus_token.get_secret_value() == "hush"
+    shown = [*map(str, describe_settings(loaded)), repr(loaded), loaded.model_dump_json()]
+    assert not any("hush" in text for text in shown)
+    assert load_settings({"milvus_uri": "http://c:3"}, environ=environ).settings.milvus_uri == "http://c:3"
+    assert load_settings(environ={"MILVUS_URI": ""}).settings.milvus_uri is None
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:19530", "http://[::1]:19530", "https://host.example/plant"])
+def test_an_address_of_a_milvus_server_is_taken(uri: str) -> None:
+    assert load_settings({"milvus_uri": uri}, environ={}).settings.milvus_uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "here",
+        "kb.db",
+        "tcp://here:1",
+        "http://",
+        "http://a b:1",
+        "http://h:0",
+        "http://h:x",
+        "http://h:65536",
+        "http://[b",
+        "http://me:hush@h:1",
+        "http://hush@h",
+        "http://h:1?token=hush",
+        "http://h:1#hush",
+    ],
+)
+def test_what_is_no_plain_address_is_refused_without_repeating_it(uri: str) -> None:
+    with pytest.raises(ConfigError, match=r"'milvus_uri' .flag. is not usable") as raised:
+        load_settings({"milvus_uri": uri}, environ={})
+    assert "hush" not in str(raised.value)
+
+
+def test_a_token_must_not_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("milvus_token = 'hush'\n")
+    with pytest.raises(ConfigError, match="secret") as raised:
+        load_settings(config_file=file, environ={})
+    assert "hush" not in str(raised.value)
