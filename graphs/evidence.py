@@ -16,6 +16,7 @@ from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..tools.imaging import ImageMeta
+    from ..tools.knowledge.categories import CategoryKnowledge
     from ..tools.knowledge.familiarity import Familiarity
     from ..tools.knowledge.schema import KnowledgeDocument
     from ..tools.views import ViewScore
@@ -185,8 +186,10 @@ def unfamiliar_evidence(found: Familiarity) -> dict[str, Any]:
     return _item(UNFAMILIAR_ID, "knowledge", found.sentence, "knowledge base", {**values, "nearest": found.nearest})
 
 
-def bundle(state: InspectionState, settings: Settings, *, final: bool) -> EvidenceBundle:
-    """What the reasoner and the verifier see of the state."""
+def bundle(
+    state: InspectionState, settings: Settings, *, final: bool, category: CategoryKnowledge | None = None
+) -> EvidenceBundle:
+    """What the reasoner and the verifier see of the state, and what the reasoner is told of the kind of part."""
     decision = state.get("decision", {})
     kind = state.get("defect_type")
     documents = [
@@ -219,6 +222,7 @@ def bundle(state: InspectionState, settings: Settings, *, final: bool) -> Eviden
         items=tuple(Evidence.model_validate(item) for item in state.get("evidence", {}).values()),
         entropy_accept=accepted_entropy(state, settings),
         final=final,
+        category=category,
     )
 
 

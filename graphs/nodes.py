@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..tools import views
 from ..tools.backbones import VisualFeatures
 from ..tools.defect_features import defect_weights
 from ..tools.imaging import load_image
+from ..tools.knowledge.categories import CategoryKnowledge, category_knowledge
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
 from . import zero_shot
@@ -217,17 +219,19 @@ class InspectionNodes:
     @step
     def reason(self, state: InspectionState) -> Update:
         """Let the reasoner compose the report's words from the evidence."""
-        rgb = [self._rgb(state)]
-        reply = self.deps.reasoner.reason(ev.bundle(state, self.deps.settings, final=False), rgb, DraftReport)
+        rgb, category = [self._rgb(state)], self._category(state)
+        seen = ev.bundle(state, self.deps.settings, final=False, category=category)
+        reply = self.deps.reasoner.reason(seen, rgb, DraftReport)
         ahead: Any = {**state, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json"), "fatal": False}
         settings = self.deps.settings
         calibrated = state.get("decision", {}).get("probability") is not None
         if calibrated and doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
-            reply = self.deps.reasoner.reason(ev.bundle(state, settings, final=True), rgb, DraftReport)
+            reply = self.deps.reasoner.reason(replace(seen, final=True), rgb, DraftReport)
         return {
             "draft": reply.draft.model_dump(mode="json"),
             "entropy": reply.entropy,
             "entropy_source": reply.entropy_source,
+            "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},
             "note": reply.draft.verdict.value,
         }
 
@@ -319,6 +323,13 @@ class InspectionNodes:
         get, refs = self.deps.artifacts.get, state["features"]
         grid = (int(refs["grid"][0]), int(refs["grid"][1]))
         return VisualFeatures(tuple(get(ref) for ref in refs["tokens"]), get(refs["global"]), grid)
+
+    def _category(self, state: InspectionState) -> CategoryKnowledge:
+        """What the knowledge base says about the kind of part: the operator's, else the predicted one."""
+        knowledge, kind = self.deps.knowledge, state.get("defect_type") or {}
+        choice = knowledge.category(image_part(self._features(state)), state.get("product"))
+        types = {candidate["name"]: candidate["posterior"] for candidate in kind.get("candidates", [])}
+        return category_knowledge(choice, knowledge.documents.values(), types, seed=state["picture"]["sha256"])
 
     def _retrieve(self, state: InspectionState, key: Any, k: int, exclude: tuple[str, ...]) -> Update:
         product = state.get("product")

@@ -170,5 +170,6 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         facts["knowledge"] = deps.knowledge.content_hash
         facts["product"] = product.fingerprint if product else None
         facts["decision"] = state.get("decision", {})
+        facts["category"] = state.get("category", {})
         facts |= _words(state, product)
     return facts

@@ -59,6 +59,7 @@ class InspectionState(InspectionInput):
         trace: one entry per step.
         started: time.time() of the start.
         fatal: whether they refuted the verdict.
+        category: the kind of part that the reasoner was told of, and who says so.
         human: a person's decision.
         error: set by the first failure; every later step then passes through.
         report: the finished report.
@@ -80,6 +81,7 @@ class InspectionState(InspectionInput):
     done: Annotated[list[str], append]
     trace: Annotated[list[dict[str, Any]], append]
     started: NotRequired[float]
+    category: NotRequired[dict[str, Any]]
     human: NotRequired[dict[str, Any] | None]
     error: Annotated[dict[str, Any] | None, first]
     report: NotRequired[dict[str, Any]]

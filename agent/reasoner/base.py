@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ..schemas import Claim, DefectType, Evidence, Frozen, Region, Text, Verdict
+
+if TYPE_CHECKING:
+    from ...tools.knowledge.categories import CategoryKnowledge
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class EvidenceBundle:
         type_entropy: normalised entropy of the type posterior.
         documents: retrieved documents, best first.
         items: all evidence with its ids, the documents included.
+        category: what the knowledge base says about the kind of part, for a prompt; context, which nothing may cite.
         final: True in the last round: the reasoner must settle for REVIEW rather than ask for more.
     """
 
@@ -77,6 +81,7 @@ class EvidenceBundle:
     items: tuple[Evidence, ...] = ()
     entropy_accept: float = 0.6
     final: bool = False
+    category: CategoryKnowledge | None = None
 
 
 class DraftReport(Frozen):
