@@ -36,7 +36,8 @@ SIZES = (100, 1_000, 10_000, 100_000)
 SERVER_FROM = 20_000
 """From so many documents on, a server is measured too."""
 NEIGHBOURS = 64
-QUERIES = 100
+QUERIES = 50
+WORD_QUERIES = 20
 PRODUCTS = 50
 GENERAL_SHARE = 0.2
 CHUNK = 10_000
@@ -187,7 +188,7 @@ def _measure(
             search_ms.append(_timed(lambda: found.append(store.search(key, NEIGHBOURS))))  # noqa: B023
         wanted = [["general", f"p{n}"] for n in rng.integers(PRODUCTS, size=queries)]
         filtered_ms = [_timed(lambda: store.search(k, NEIGHBOURS, w)) for k, w in zip(keys, wanted, strict=True)]  # noqa: B023
-        heads = [" ".join(pages.texts[n].split()[:6]) for n in asked]
+        heads = [" ".join(pages.texts[n].split()[:6]) for n in asked[:WORD_QUERIES]]
         words_ms = [_timed(lambda: store.search_words(head, NEIGHBOURS)) for head in heads]  # noqa: B023
         sample_ms = []
         for hits in found * 3:
