@@ -163,3 +163,37 @@ def _greedy_order(all_subtopics: Sequence[AbstractSet[str]], k: int, alpha: floa
         seen.update({subtopic: seen.get(subtopic, 0) + 1 for subtopic in best})
         order.append(best)
     return order
+
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+
+
+def cluster_means(
+    values: Sequence[tuple[str, float | None]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of the known values of each cluster, such as one picture that asked in several splits."""
+    total: dict[str, list[float]] = {}
+    for cluster, value in values:
+        if value is not None:
+            total.setdefault(cluster, []).append(value)
+    return np.array([sum(v) for v in total.values()]), np.array([float(len(v)) for v in total.values()])
+
+
+def interval(sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float] | None:
+    """Bootstrap interval of a mean by resampling clusters (Efron & Tibshirani 1993, chapter 13: percentiles).
+
+    Args:
+        sums: (g,) sum of each cluster's values.
+        counts: (g,) number of them, all above 0.
+        seed: of the resampling.
+
+    Returns:
+        The bounds that hold ``CONFIDENCE`` of the resampled means; None without clusters.
+    """
+    if not len(sums):
+        return None
+    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1.0 / len(sums)), size=RESAMPLES)
+    means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.quantile(means, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    return float(low), float(high)

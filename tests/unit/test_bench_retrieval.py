@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ from PIL import Image
 
 from flawscope.agent.errors import InputError
 from flawscope.benchmarks import retrieval
-from flawscope.benchmarks.retrieval import ARMS, KEYS, METRICS, SCOPES, Arm, grade, render, run_retrieval, subtopics
+from flawscope.benchmarks.retrieval import ARMS, BUDGET_ARMS, KEYS, SCOPES, Arm, render, run_retrieval
+from flawscope.benchmarks.retrieval_data import Entry
+from flawscope.benchmarks.retrieval_judge import METRICS, Judge, grade, subtopics
+from flawscope.benchmarks.retrieval_unknown import Asked, UnknownResult
+from flawscope.benchmarks.retrieval_words import WORDINGS, WordsResult, measure_words, without
 from flawscope.tools.backbones import VisualFeatures
 from flawscope.tools.knowledge.schema import KnowledgeDocument, load_documents
 
@@ -71,28 +76,82 @@ def test_every_arm_is_measured_and_plain_colours_are_found(data: Path, monkeypat
     monkeypatch.setattr(retrieval, "load_documents", lambda: few)
     told: list[str] = []
     result = run_retrieval(data, splits=2, progress=told.append, backbone=ColourBackbone())
-    assert told[-1] == "split 2 of 2"
+    assert "split 2 of 2" in told
     assert result.products == {"leather": 4}
-    assert set(result.rows) == {(key, scope, arm.label) for key in KEYS for scope in SCOPES for arm in ARMS}
-    for values in result.rows.values():
-        assert set(values) == set(METRICS)
-        assert all(len(per_split) == 2 for per_split in values.values())
-        assert all(0.0 <= v <= 1.0 for metric in ("seek", "recall", "MRR", "nDCG") for v in values[metric])
-    assert result.rows["whole picture", "product given", "top_k"]["seek"] == [1.0, 1.0]
-    assert result.by_product["whole picture", "product given", "top_k", "leather"] == [1.0, 1.0]
+    whole = (KEYS[0], SCOPES[0])
+    assert set(result.rows) == {(key, scope, arm.label) for key in KEYS for scope in SCOPES for arm in ARMS} | {
+        (*whole, arm.label) for arm in BUDGET_ARMS
+    }
+    for rows in result.rows.values():
+        assert len(rows) == 8  # four queries in each of two splits
+        assert all(set(metrics) == set(METRICS) for _, _, metrics in rows)
+    for metric in ("seek", "relevance", "subtopic"):
+        assert result.mean(*whole, "oracle", metric) >= max(  # type: ignore[operator]
+            result.mean(*whole, arm.label, metric) or 0.0 for arm in ARMS
+        )
+    assert result.mean(*whole, "top_k", "seek") == result.mean(*whole, "top_k", "seek", "leather") == 1.0
+    assert result.interval(*whole, "top_k", "seek") == (1.0, 1.0)
+    assert result.unknown.asked == []  # without the only product nothing is left to know
+    assert result.unknown.empty_refused == 1.0
     text = render(result)
     assert max(len(line) for line in text.splitlines()) <= 120
     assert "key: suspicious area, product unknown" in text
-    assert "100.0±0.0" in text
+    assert "mmr *, 600 tokens" in text
+    assert "100.0 (100.0–100.0)" in text
     assert "[" not in text  # a console would read it as markup
 
 
+def test_two_products_are_each_unknown_without_their_own_pictures(data: Path, tmp_path: Path) -> None:
+    """Red and blue leather, and green tiles: a colour that is in the base is near, the other is not."""
+    shutil.copytree(data / "leather", tmp_path / "leather")
+    for folder, shade in {"crack": (30, 220, 30), "gray_stroke": (30, 160, 30)}.items():
+        (tmp_path / "tile/test" / folder).mkdir(parents=True)
+        for number in range(16):
+            picture = np.full((64, 64, 3), 200, np.uint8)
+            picture[8:56, 8 : 40 + number] = shade
+            Image.fromarray(picture).save(tmp_path / "tile/test" / folder / f"{number:03d}.png")
+    result = run_retrieval(tmp_path, splits=1, backbone=ColourBackbone())
+    assert {row.out for row in result.unknown.asked} == {"leather", "tile"}
+    assert result.unknown.auroc("leather") == 1.0
+    assert all(row.refused for row in result.unknown.asked if row.out == "leather" and not row.is_known)
+
+
 def test_an_arm_says_what_differs_from_the_default() -> None:
-    assert [Arm("mmr").label, Arm("paper", 16).label, Arm("relevance", budget=600).label] == [
-        "mmr",
-        "paper, pool 16",
-        "relevance, 600 tokens",
-    ]
+    assert [Arm("mmr").label, Arm("relevance", budget=600).label] == ["mmr", "relevance, 600 tokens"]
+
+
+def test_the_oracle_takes_what_is_new_first_and_keeps_to_the_budget() -> None:
+    cut, glue, good = page("leather.cut"), page("leather.glue"), page("leather.good")
+    general = page(f"general.{cut.canonical_type}")
+    entries = [Entry(p.doc_id, p, None, 100) for p in (glue, good, general, cut)]
+    judge = Judge(entries, {entry.doc_id: np.ones(2, np.float32) for entry in entries})
+    ids = [entry.doc_id for entry in entries]
+    assert judge.oracle(cut, ids, 4, None)[0] == "leather.cut"  # tells everything that is of use
+    assert len(judge.oracle(cut, ids, 4, 250)) == 2
+    assert judge.oracle(cut, ids, 4, 10) == ("leather.cut",)
+    without_it = judge.oracle(cut, ids[:3], 2, None)
+    assert subtopics(cut, general) <= subtopics(cut, page(without_it[0])) | subtopics(cut, page(without_it[1]))
+
+
+def test_words_find_a_page_by_what_was_left_out_of_its_index_only_through_other_words() -> None:
+    few = [page("general.scratch"), page("general.crack"), page("leather.cut"), page("leather.good")]
+    assert without(few[0], WORDINGS[0]).aliases == ()
+    assert without(few[0], WORDINGS[1]).description == ""
+    result = WordsResult()
+    measure_words(result, few, lambda text: None)
+    asked = result.words[WORDINGS[1], "all pages", "BM25"]
+    assert [doc_id for doc_id, _ in asked] == ["general.scratch", "general.crack", "leather.cut"]  # none for good
+    assert all(found == 1.0 for _, found in asked)  # four pages, four places
+
+
+def test_the_unknown_figure_is_the_probability_that_a_known_picture_is_nearer() -> None:
+    rows = [("a", True, 0.9), ("b", True, 0.5), ("c", False, 0.6), ("d", False, 0.1)]
+    result = UnknownResult([Asked("x", name, known, value, False) for name, known, value in rows])
+    assert result.auroc() == 0.75  # of four pairs one is the wrong way round
+    assert result.auroc("another") is None
+    bounds = result.auroc_interval()
+    assert bounds is not None
+    assert 0.0 <= bounds[0] <= 0.75 <= bounds[1] <= 1.0
 
 
 def test_data_without_described_types_is_refused(tmp_path: Path) -> None:

@@ -96,3 +96,16 @@ def test_pairwise_similarity_and_redundancy_by_hand() -> None:
     assert rm.redundancy(vectors[1:]) == 0.0
     assert rm.intra_list_similarity(vectors[:1]) == 0.0
     assert rm.redundancy(vectors[:0]) == 0.0
+
+
+def test_an_interval_of_a_mean_resamples_clusters() -> None:
+    sums, counts = rm.cluster_means([("a", 1.0), ("a", 0.0), ("b", 1.0), ("c", None)])
+    assert (sums.tolist(), counts.tolist()) == ([1.0, 1.0], [2.0, 1.0])
+    # drawn: a twice 1/2, b twice 1, one of each 2/3
+    assert rm.interval(sums, counts) == (0.5, 1.0)
+    assert rm.interval(*rm.cluster_means([("a", 0.25), ("b", 0.25)])) == (0.25, 0.25)
+    assert rm.interval(*rm.cluster_means([])) is None
+    many = rm.cluster_means([(str(n), float(n % 2)) for n in range(400)])
+    low, high = rm.interval(*many) or (0.0, 0.0)
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)  # of a share of 1/2 over 400
