@@ -28,7 +28,7 @@ def test_inspect_goes_on_without_a_server_that_is_away(cli: Any) -> None:
     assert (shown.code, shown.err) == (1, "")
     assert "Inspected without searching the knowledge base" in " ".join(shown.out.split())
     required = cli(*asked, "--json", **LITE, FLAWSCOPE_KNOWLEDGE_REQUIRED="true")
-    required.refused(6, "cannot be reached", "unset FLAWSCOPE_MILVUS_URI")
+    required.refused(6, "cannot be reached", "milvus_uri")
     assert SECRET not in as_json.out + shown.out + required.err
 
 

@@ -136,7 +136,7 @@ class MilvusServerStore(MilvusCollection):
         if status is grpc.StatusCode.UNAVAILABLE or getattr(error, "code", None) == Status.CONNECT_FAILED:
             return KnowledgeUnreachableError(
                 f"{self._place} cannot be reached.",
-                hint="Start it, or unset FLAWSCOPE_MILVUS_URI to use this machine's own base.",
+                hint="Start it, or take the setting milvus_uri away to use this machine's own base.",
             )
         reason = " ".join(str(getattr(error, "message", error)).split())[:200]
         if self._server.token:
