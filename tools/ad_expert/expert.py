@@ -271,6 +271,7 @@ class ReferenceFit:
         self._rivals = measure_rivals(self._tokens, self._owners, self._kept)
         apart = self._rivals.without(None)
         self._typical = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 1.0
+        self._without: dict[int, tuple[NDArray[np.intp], NDArray[np.float32]]] = {}
         self._statistics = statistics
         self._means = np.stack([tokens[i].mean(axis=0) for i in firsts])
         self._aligned = statistics is not None and captures_differ(statistics)
@@ -297,17 +298,26 @@ class ReferenceFit:
         Raises:
             ProductError: there is no other reference.
         """
-        kept_owners = self._owners[self._kept]
-        stays = kept_owners != owner
-        left = self._kept[stays]
-        orphaned = np.flatnonzero((kept_owners[self._standing_for] == owner) & (self._owners != owner))
-        # As many as left: with all of them the bank would be finest just where the left-out reference lies.
-        returning = orphaned[greedy_coreset(self._tokens[orphaned], len(self._kept) - len(left))[0]]
-        rows = np.concatenate([left, returning])
-        rivals = measure_rivals(self._tokens, self._owners, returning)
-        apart = np.concatenate([self._rivals.without(owner)[stays], rivals.without(owner)])
+        rows, apart = self._rows_without(owner)
         others = None
         if self._statistics is not None and self.expert.appearance is not None:
             others = fit_appearance(np.delete(self._statistics, owner, axis=0), self.expert.appearance.gain)
         alignment = self._alignment(np.delete(self._means, owner, axis=0))
         return FittedExpert(self._bank(rows, apart), self.expert.config, others, alignment)
+
+    def _rows_without(self, owner: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Tokens that the bank has without a reference, and how far good parts are apart around each.
+
+        Every view asks for them, so they are kept; rows, not tokens, since a product may have hundreds of references.
+        """
+        if owner not in self._without:
+            kept_owners = self._owners[self._kept]
+            stays = kept_owners != owner
+            left = self._kept[stays]
+            orphaned = np.flatnonzero((kept_owners[self._standing_for] == owner) & (self._owners != owner))
+            # As many as left: with all of them the bank would be finest just where the left-out reference lies.
+            returning = orphaned[greedy_coreset(self._tokens[orphaned], len(self._kept) - len(left))[0]]
+            rivals = measure_rivals(self._tokens, self._owners, returning)
+            apart = np.concatenate([self._rivals.without(owner)[stays], rivals.without(owner)])
+            self._without[owner] = np.concatenate([left, returning]), apart
+        return self._without[owner]
