@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..agent.errors import InputError
-from .kb_shared import leak_guard
+from .kb_shared import leak_guard, plant_store
 from .shared import HomeOption, make_console, print_plain, settings
 
 if TYPE_CHECKING:
@@ -35,14 +35,12 @@ def add(
     from ..benchmarks.datasets import leaving_out, open_dataset
     from ..tools.knowledge.attachments import FOLDER, attachments
 
-    with leaving_out(
-        attachments(loaded.home.knowledge / FOLDER)
-    ):  # kb build made knowledge of these
+    with leaving_out(attachments(loaded.home.knowledge / FOLDER)):  # kb build made knowledge of these
         found = open_dataset(dataset)
     pictures = _test_pictures(found)
     if not pictures:
         raise InputError(f"{dataset} has no test pictures.", hint="Give the folder that holds test/ or a split.")
-    with ProgressBar(make_console(stderr=True)) as progress:
+    with plant_store(loaded).locked(), ProgressBar(make_console(stderr=True)) as progress:
         known = leak_guard(loaded).add(name or found.name or _name_of(found.root), pictures, progress)
     print_plain([_line(known)])
 
@@ -61,7 +59,9 @@ def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the data set.")], home: HomeOption = None
 ) -> None:
     """Forget a data set: its test pictures are refused no longer."""
-    leak_guard(settings(home=home)).remove(name)
+    loaded = settings(home=home)
+    with plant_store(loaded).locked():
+        leak_guard(loaded).remove(name)
     print_plain([f"{name}: guarded no longer"])
 
 

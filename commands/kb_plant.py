@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..agent.errors import ConfigError, KnowledgeError
-from . import kb_edit, kb_guard, kb_import
+from . import kb_edit, kb_guard, kb_import, kb_snapshot
 from .kb_shared import (
     AuthorOption,
     PageArgument,
@@ -177,6 +177,7 @@ def register(app: typer.Typer) -> None:
     kb_edit.register(app)
     kb_import.register(app)
     kb_guard.register(app)
+    kb_snapshot.register(app)
 
 
 def _added(page: PlantPage) -> list[str]:

