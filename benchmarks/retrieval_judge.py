@@ -104,7 +104,8 @@ class Judge:
             k: documents at most.
             token_budget: stop before their tokens exceed it; the first is always taken.
         """
-        left, taken, told, spent = list(ids), [], frozenset[str](), 0
+        left, told, spent = list(ids), frozenset[str](), 0
+        taken: list[str] = []
         while left and len(taken) < k:
             worth = [(len(subtopics(page, self._page(i)) - told), grade(page, self._page(i))) for i in left]
             best = left.pop(worth.index(max(worth)))

@@ -69,9 +69,8 @@ def least_familiar(images: NDArray[np.float32], products: Sequence[str]) -> floa
         fewer than ``MIN_PHOTOGRAPHS`` have another one.
     """
     names = np.asarray(products)
-    chosen = np.unique(np.linspace(0, len(names) - 1, MAX_PHOTOGRAPHS).astype(np.intp)) if len(names) else []
-    nearest = []
-    for index in chosen:
+    nearest: list[float] = []
+    for index in np.unique(np.linspace(0, max(0, len(names) - 1), MAX_PHOTOGRAPHS).astype(np.intp))[: len(names)]:
         others = names == names[index]
         others[index] = False
         if others.any():
