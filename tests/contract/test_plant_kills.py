@@ -1,85 +1,113 @@
-"""kill -9 while pages are added: what was acknowledged is there, nothing is half there, and nothing is at fault."""
+"""kill -9 while pages change: what was acknowledged is there, nothing is half there, and nothing is at fault."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from conftest import FEW_DOCUMENTS
 from fakes import PatchStatistics
 
 from flawscope.tools.knowledge import builder, schema
 from flawscope.tools.knowledge.plant import FOLDER, PlantStore
+from flawscope.tools.knowledge.snapshot import restore_snapshot
 from flawscope.tools.knowledge.verification import verify_knowledge
 
+OPERATIONS = ("add", "import", "edit", "snapshot")
 KILLS = 20
-SCRIPT = """
-import io, os, random, signal, sys, time
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import pymilvus, milvus_lite.server_manager
-from PIL import Image
-from fakes import PatchStatistics, texture, with_square
-from flawscope.tools import views
-from flawscope.tools.knowledge import builder, milvus, schema
-from flawscope.tools.knowledge.plant import FOLDER, PlantStore
-from flawscope.tools.knowledge.plant_page import page_from_note
-few = tuple(page for page in schema.load_documents() if page.doc_id in {few!r})
-folder = Path({folder!r})
-
-def add_many(channel, run):
-    store = PlantStore(folder / FOLDER)
-    for number in range(50):
-        name = f"plate.burr.{{run}}-{{number}}"
-        file = io.BytesIO()
-        Image.fromarray(with_square(texture(100 * run + number))).save(file, "PNG")
-        with store.locked():
-            page = page_from_note("burr", "plate", type_name=None, doc_id=name, taken=(), author="a", created="c",
-                                  box=(12, 14, 32, 34), picture_name="picture.png")
-            store.add(page, file.getvalue(), "0" * 16)
-            builder.open_knowledge_base(folder, PatchStatistics(), documents=few).close()
-        os.write(channel, (name + "\\n").encode())
-
-random.seed(0)
-for run in range({kills}):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        add_many(writer, run)
-        os._exit(1)
-    os.close(writer)
-    with os.fdopen(reader) as told:
-        if run % 2:  # half of them die at their first page, the others after one is acknowledged
-            sys.stdout.write(told.readline())
-        time.sleep(random.uniform(0.0, 0.7))
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        sys.stdout.write(told.read())
-"""
+FEW = tuple(page for page in schema.load_documents() if page.doc_id in FEW_DOCUMENTS)
 
 
-def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
-    few = tuple(page for page in schema.load_documents() if page.doc_id in FEW_DOCUMENTS)
-    builder.open_knowledge_base(tmp_path, PatchStatistics(), documents=few).close()
-    script = SCRIPT.format(
-        tests=str(Path(__file__).parents[1]), few=sorted(FEW_DOCUMENTS), folder=str(tmp_path), kills=KILLS
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    acknowledged = done.stdout.split()
-    assert len(acknowledged) >= KILLS // 2
-    store = PlantStore(tmp_path / FOLDER)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Each operation is killed in a process and a home of its own, all at the same time."""
+    script = Path(__file__).parents[1] / "kills.py"
+    folders = {what: tmp_path_factory.mktemp(what) for what in OPERATIONS}
+    running = {
+        what: subprocess.Popen(
+            [sys.executable, str(script), what, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for what, folder in folders.items()
+    }
+    try:
+        yield {what: (folders[what], process) for what, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+
+
+def acknowledged(killed: dict[str, Any], what: str) -> tuple[Path, list[str]]:
+    folder, process = killed[what]
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    lines: list[str] = json.loads(out)
+    return folder, lines
+
+
+def sound(folder: Path) -> dict[str, Any]:
+    """The pages that count, after all that is on disk was looked at, before and after a base is opened on it."""
+    knowledge = folder / "home" / "knowledge"
+    store = PlantStore(knowledge / FOLDER)
     there = {document.page.doc_id: document for document in store.current()}
-    assert set(acknowledged) <= set(there)
     for document in there.values():
-        assert store.picture(document)
-    assert verify_knowledge(tmp_path, PatchStatistics(), milvus=True, documents=few).problems == []
-    base = builder.open_knowledge_base(tmp_path, PatchStatistics(), documents=few)  # finishes what was cut off
+        store.picture(document)
+    assert verify_knowledge(knowledge, PatchStatistics(), milvus=True, documents=FEW).problems == []
+    base = builder.open_knowledge_base(knowledge, PatchStatistics(), documents=FEW)  # finishes what was cut off
     try:
         assert base._store.doc_ids() == {*FEW_DOCUMENTS, *there}
     finally:
         base.close()
-    after = verify_knowledge(tmp_path, PatchStatistics(), milvus=True, documents=few)
+    after = verify_knowledge(knowledge, PatchStatistics(), milvus=True, documents=FEW)
     assert (after.problems, after.notes) == ([], [])
-    assert after.counts["records in Milvus"] == len(few) + len(there)
+    assert after.counts["records in Milvus"] == len(FEW) + len(there)
+    return there
+
+
+def test_twenty_kills_while_pages_are_added(killed: dict[str, Any]) -> None:
+    folder, lines = acknowledged(killed, "add")
+    names = {found[1] for line in lines if (found := re.match(r"(plate\.burr\.\S+): added for plate", line))}
+    assert len(names) >= KILLS // 2
+    assert names <= set(sound(folder))
+
+
+def test_twenty_kills_while_tables_are_imported(killed: dict[str, Any]) -> None:
+    folder, lines = acknowledged(killed, "import")
+    tables = [found[1] for line in lines if (found := re.match(r"(\S+)\.csv: 3 new, 0 changed, .* 0 refused", line))]
+    assert len(tables) >= KILLS // 2
+    there = sound(folder)
+    assert {f"plate.{table}.{row}" for table in tables for row in range(3)} <= set(there)
+    assert all((document.picture is not None) == name.endswith(".0") for name, document in there.items())
+
+
+def test_twenty_kills_while_pages_are_edited(killed: dict[str, Any]) -> None:
+    folder, lines = acknowledged(killed, "edit")
+    done = [found for line in lines if (found := re.match(r"(plate\.page\.\d+): edited as version (\d+)", line))]
+    assert len(done) >= KILLS // 2
+    assert len(sound(folder)) == KILLS
+    store = PlantStore(folder / "home" / "knowledge" / FOLDER)
+    for found in done:
+        version = store.history(found[1])[int(found[2]) - 1]
+        assert (version.action, version.author) == ("edit", "Bob")
+        assert store.read(version).page.action == f"Step {version.number - 2}."
+
+
+def test_twenty_kills_while_snapshots_are_taken(killed: dict[str, Any], tmp_path: Path) -> None:
+    folder, lines = acknowledged(killed, "snapshot")
+    done = dict(found.groups() for line in lines if (found := re.search(r"(\d+-\d+\.tar): .* sha256 (\w+)$", line)))
+    assert len(done) >= KILLS // 2
+    assert len(sound(folder)) == KILLS
+    taken = {path.name: path for path in folder.glob("[!.]*.tar")}
+    assert set(done) <= set(taken)
+    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in taken.values()}
+    assert whole == set(done.values())  # the pages did not change, so each archive is the same, and none is half
+    assert len(whole) == 1
+    with PlantStore(tmp_path / FOLDER).locked():
+        assert restore_snapshot(tmp_path, next(iter(taken.values()))).pages == KILLS
