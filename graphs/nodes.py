@@ -81,7 +81,7 @@ class InspectionNodes:
 
         asked: Any = {key: state.get(key) for key in ("image", "product", "instruction")}
         loaded = self.load(asked)
-        encoded = self.encode({**asked, **loaded})
+        encoded = self.encode(asked | loaded)
         update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
         blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
         blank |= dict.fromkeys(("human", "entropy", "defect_type"))
