@@ -187,3 +187,19 @@ def test_the_probability_is_even_at_the_threshold_and_bounded() -> None:
     assert probability_of_defect(4.0, 2.0) == pytest.approx(1 / (1 + math.exp(-4.0)))
     assert 0.0 <= probability_of_defect(-1e9, 1.0) < 1e-20
     assert probability_of_defect(1e9, 1.0) <= 1.0
+
+
+def test_a_single_view_never_contradicts_itself() -> None:
+    calibration = Calibration(VIEWS, np.random.default_rng(3).normal(0.4, 0.05, size=(40, 4)))
+    for score in np.linspace(0.2, 0.8, 20):
+        assert calibration.decide({"whole": float(score)}, 0.05).contradicting == ()
+
+
+def test_views_on_the_other_side_of_the_threshold_are_named() -> None:
+    """By hand: 39 references at 1 to 39 in both views, 5% stated, so each view alone alarms from just above 38."""
+    column = np.arange(1.0, 40.0)
+    calibration = Calibration(("whole", "zoom"), np.stack([column, column], axis=1))
+    assert calibration.decide({"whole": 60.0, "zoom": 50.0}, 0.05).contradicting == ()
+    assert calibration.decide({"whole": 60.0, "zoom": 30.0}, 0.05).contradicting == ("zoom",)  # 45 together: alarm
+    assert calibration.decide({"whole": 40.0, "zoom": 10.0}, 0.05).contradicting == ("whole",)  # 25 together: none
+    assert calibration.decide({"whole": 20.0, "zoom": 10.0}, 0.05).contradicting == ()

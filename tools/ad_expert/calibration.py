@@ -42,6 +42,7 @@ class Decision:
         probability: of a defect, even odds at the threshold; None when uncalibrated.
         p_value: share of the references (and the part itself) that deviate at least as much; None when uncalibrated.
         basis: how the threshold was found.
+        contradicting: views that, judged alone, fall on the other side of the threshold than all of them together.
     """
 
     score: float | None
@@ -49,6 +50,7 @@ class Decision:
     probability: float | None
     p_value: float | None
     basis: Basis
+    contradicting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,14 @@ class Calibration:
         score, references = self.combine(view_scores)
         threshold, basis = conformal_threshold(references, false_alarm)
         p_value = (1 + int((references >= score).sum())) / (count + 1)
-        return Decision(score, threshold, probability_of_defect(score, threshold), p_value, basis)
+        alarming = score >= threshold
+        contradicting = tuple(v for v in view_scores if self._alarms_alone(v, view_scores[v], false_alarm) != alarming)
+        return Decision(score, threshold, probability_of_defect(score, threshold), p_value, basis, contradicting)
+
+    def _alarms_alone(self, view: str, score: float, false_alarm: float) -> bool:
+        """Whether one view by itself would alarm at the same rate."""
+        picture, references = self.combine({view: score})
+        return picture >= conformal_threshold(references, false_alarm)[0]
 
 
 def conformal_threshold(scores: NDArray[np.float64], false_alarm: float) -> tuple[float, Basis]:
