@@ -71,8 +71,9 @@ def edit(
     if reviewer is not None and reviewed is False:
         raise ConfigError("--unreviewed takes no --reviewer.")
     state = True if reviewer is not None else reviewed
-    who = user_name(author)
-    if not changes and box is None and picture is None and state is None:
+    nothing = not changes and box is None and picture is None
+    who = user_name(reviewer if author is None and nothing and state else author)  # a review is by its reviewer
+    if nothing and state is None:
         _edit_as_text(loaded, store, doc_id, who)
         return
 

@@ -71,6 +71,10 @@ def test_a_second_person_checks_the_page(cli: Any, page: str) -> None:
     edit(cli, "--reviewed", "--reviewer", "Ada").refused(6, "somebody else must check it")
     assert edit(cli, "--reviewer", "Eve").out == "plate.burr.1: edited as version 2\n"
     assert "checked by Eve on 20" in shown(cli)
+    assert cli("kb", "edit", page, "--unreviewed", "--author", "Bob").code == 0
+    assert cli("kb", "edit", page, "--reviewer", "Eve").code == 0
+    assert " edit 20" in cli("kb", "history", page).out.splitlines()[-1]
+    assert " by Eve " in cli("kb", "history", page).out.splitlines()[-1]
     edit(cli, "--unreviewed", "--reviewer", "Eve").refused(2, "--unreviewed")
     changed = edit(cli, "--action", "Scrap.")
     assert "not checked by a second person yet" in changed.out
