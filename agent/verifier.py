@@ -224,6 +224,9 @@ def _check_support(
     if named == UNKNOWN and claim.field != "description":
         if any(word in claim.text.lower() for word in ("unknown", "no cause")):
             return
+        if documents and all(d.resemblance is not None for d in documents):
+            yield from _check_overlap(claim, documents, cited, {d.defect_type for d in documents})
+            return
         yield Problem("support", f"a {claim.field.replace('_', ' ')} is stated although the type is unknown")
         return
     wrong = [d for d in documents if named not in (UNKNOWN, d.defect_type)]
@@ -232,8 +235,15 @@ def _check_support(
             "support", f"a sentence about {words(named)} cites a document about {words(wrong[0].defect_type)}"
         )
         return
+    yield from _check_overlap(claim, documents, cited, {named})
+
+
+def _check_overlap(
+    claim: Claim, documents: list[RetrievedDocument], cited: list[Evidence], names: set[str]
+) -> Iterator[Problem]:
+    """Most content words of a sentence, the types' names apart, must be in what it cites."""
     source = _content_words(" ".join([*map(_whole_text, documents), *(item.text for item in cited)]))
-    content = _content_words(claim.text) - _content_words(words(named))
+    content = _content_words(claim.text) - _content_words(" ".join(words(name) for name in names))
     if content and len(content & source) < SUPPORT * len(content):
         yield Problem("support", f"a {claim.field.replace('_', ' ')} is not supported by the document it cites")
 

@@ -164,7 +164,12 @@ def document_evidence(documents: dict[str, Any]) -> dict[str, Any]:
             values["similarity"] = document["similarity"]
         if document["draft"]:
             values["draft"] = True
-        found |= _item(item_id, "document", document["text"], document["doc_id"], values)
+        text = document["text"]
+        if "resemblance" in document:
+            values["resemblance"] = document["resemblance"]
+            alike = f"The part on the plant's page {document['doc_id']} deviates as this one does"
+            text = f"{alike} (similarity {number(document['resemblance'])}).\n{text}"
+        found |= _item(item_id, "document", text, document["doc_id"], values)
     return found
 
 
@@ -204,6 +209,7 @@ def bundle(
             consequences=tuple(document["consequences"]),
             action=document["action"],
             text=document["text"],
+            resemblance=document.get("resemblance"),
         )
         for item_id, document in state.get("documents", {}).items()
     ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
+from ..agent.reasoner.evidence import UNKNOWN
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
@@ -19,6 +20,8 @@ from ..tools.defect_features import defect_weights
 from ..tools.imaging import load_image
 from ..tools.knowledge.categories import CategoryKnowledge, category_knowledge
 from ..tools.knowledge.features import image_part
+from ..tools.knowledge.plant import FOLDER, PlantStore
+from ..tools.knowledge.resemblance import PlantDeviations, candidates, plant_deviations
 from . import evidence as ev
 from . import zero_shot
 from .report import compose_report, failure_report
@@ -68,6 +71,7 @@ class InspectionNodes:
 
     def __init__(self, deps: InspectionDeps) -> None:
         self.deps = deps
+        self._plant: dict[str, PlantDeviations | None] = {}
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +198,28 @@ class InspectionNodes:
             regions = views.original_regions([found], state["picture"])
             update["expert"] = {**state["expert"], "regions": regions}
             update["evidence"] = {**update["evidence"], **ev.region_evidence(regions)}
+        if alarming and (update["defect_type"] or {}).get("name", UNKNOWN) == UNKNOWN:
+            self._add_resembled(state, product, update)
         return update
+
+    def _add_resembled(self, state: InspectionState, product: ProductModel, update: Update) -> None:
+        """A page of the plant whose part deviates as this one does; it changes what is said and no verdict."""
+        if product.fingerprint not in self._plant:
+            pages = candidates(self.deps.knowledge.documents.values(), product.name)
+            store = PlantStore(self.deps.home.knowledge / FOLDER)
+            self._plant[product.fingerprint] = plant_deviations(product, pages, store)
+        plant = self._plant[product.fingerprint]
+        scores = np.asarray(self.deps.artifacts.get(state["expert"]["patch_scores"]), np.float32)
+        found = None if plant is None else plant.resembled(self._features(state), scores)
+        if found is None:
+            return
+        known = {**state.get("documents", {}), **update.get("documents", {})}
+        item_id = next((i for i, document in known.items() if document["doc_id"] == found.page.doc_id), None)
+        fresh = ev.document_records([(found.page, None)], first=len(known) + 1) if item_id is None else {}
+        item_id = item_id or next(iter(fresh))
+        document = {**(fresh or known)[item_id], "resemblance": found.similarity}
+        update["documents"] = {**update.get("documents", {}), item_id: document}
+        update["evidence"] = {**update["evidence"], **ev.document_evidence({item_id: document})}
 
     def _name_type(self, state: InspectionState, product: ProductModel, update: Update) -> None:
         scores = self.deps.artifacts.get(state["expert"]["patch_scores"])

@@ -34,6 +34,7 @@ class RetrievedDocument:
         consequences: what the defect leads to.
         action: disposition, one sentence.
         text: the whole document as quoted text.
+        resemblance: cosine of its part's deviation with this part's, where that is high enough to lean on; else None.
     """
 
     evidence_id: str
@@ -46,6 +47,7 @@ class RetrievedDocument:
     consequences: tuple[str, ...]
     action: str
     text: str
+    resemblance: float | None = None
 
 
 @dataclass(frozen=True)

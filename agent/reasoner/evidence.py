@@ -152,7 +152,10 @@ class _Composer:
             return
         if not documents:
             cites = [*self._of_kind("type"), *(d.evidence_id for d in self.evidence.documents)]
-            if self.verdict is Verdict.NG:
+            like = next((d for d in self.evidence.documents if d.resemblance is not None), None)
+            if like is not None:
+                self._resembled(like)
+            elif self.verdict is Verdict.NG:
                 self.say("root_cause", "cause_unknown", cites or self._of_kind("measurement"))
             action = "action_unknown" if self.verdict is Verdict.NG else "action_review"
             self.say("action", action, self._of_kind("measurement", "region"))
@@ -174,6 +177,14 @@ class _Composer:
         else:
             name = words(documents[0].defect_type)
             self.say("action", "action_no_document", self._of_kind("type"), name=name)
+
+    def _resembled(self, page: RetrievedDocument) -> None:
+        """What a page says whose part deviates alike; the type stays open, so that it is no more than a likeness."""
+        likeness = {"page": page.doc_id, "similarity": number(page.resemblance or 0.0)}
+        self.say("description", "resembles_page", [page.evidence_id], **likeness, sentence=page.description)
+        if any(page.causes):
+            causes = "; ".join(page.causes[:QUOTED_CAUSES]).rstrip(".")
+            self.say("root_cause", "cause_resembled", [page.evidence_id], name=words(page.defect_type), causes=causes)
 
 
 def words(slug: str) -> str:

@@ -58,7 +58,7 @@ def plant_vectors(
             if progress:
                 progress("learning the plant's pages", done, missing)
             vector = space.embed(_picture_part(store, document, backbone), document.page.searchable_text())
-            _keep(path, vector)
+            keep_vector(path, vector)
             done += 1
         vectors.append(read_vector(path, space.dim))
     if progress and missing:
@@ -71,8 +71,8 @@ def vector_path(home: Path, document: PlantDocument) -> Path:
     return home / VECTORS / f"{document.key[:32]}.npz"
 
 
-def read_vector(path: Path, dim: int) -> NDArray[np.float32]:
-    """A kept vector, float32 (dim,).
+def read_vector(path: Path, dim: int | None = None) -> NDArray[np.float32]:
+    """A kept vector, float32 (dim,); of any length when None is asked for.
 
     Raises:
         KnowledgeError: the file is damaged.
@@ -82,7 +82,7 @@ def read_vector(path: Path, dim: int) -> NDArray[np.float32]:
             vector, digest = np.asarray(file["vector"], np.float32), str(file["sha256"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
-    if vector.shape != (dim,) or hashlib.sha256(vector.tobytes()).hexdigest() != digest:
+    if vector.shape != (dim or vector.size,) or hashlib.sha256(vector.tobytes()).hexdigest() != digest:
         raise _damaged(path)
     return vector
 
@@ -153,7 +153,12 @@ def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone
     return np.asarray((1.0 - BOX_SHARE) * whole + BOX_SHARE * marked, np.float32)
 
 
-def _keep(path: Path, vector: NDArray[np.float32]) -> None:
+def keep_vector(path: Path, vector: NDArray[np.float32]) -> None:
+    """Write a vector as ``read_vector`` reads it.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     digest = hashlib.sha256(vector.tobytes()).hexdigest()
 
     def write(temporary: Path) -> None:
