@@ -23,7 +23,7 @@ MAX_DEVIATION_LEVELS = 12.0
 """Largest difference of one cell of two thumbnails, of 255. Copies of half the size as JPEG stay below it unless they
 are smaller than some 100 px; different pictures within 16 bits differed by 15 or more, but for flat ones."""
 MIN_CORRELATION = 0.9
-"""Least correlation of two thumbnails: flat pictures differ by few levels whatever they show. On nine products copies
+"""Least correlation of two thumbnails: flat pictures differ by few levels whatever they show. On eight products copies
 have 0.97 or more; pictures of different road cracks that differ by less than 12 levels have 0.53 or less."""
 _FLAT = 0.01
 """Variance of a thumbnail of one colour, square levels: what rounding leaves."""
