@@ -54,9 +54,24 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
             yield Finding(what, "ok", check(loaded))
         except FlawscopeError as error:
             yield Finding(what, "broken", str(error), error.exit_code)
+    yield _language_model(loaded)
     for package, use in OPTIONAL.items():
         found = importlib.util.find_spec(package) is not None
         yield Finding(package, "ok" if found else "optional", use)
+
+
+def _language_model(loaded: LoadedSettings) -> Finding:
+    """What the configured server can do, found out by asking it; parts are inspected without one too."""
+    what = "language model"
+    if loaded.settings.llm_base_url is None:
+        return Finding(what, "optional", "none set (FLAWSCOPE_LLM_BASE_URL); kb expand needs one")
+    from .language_model import ChatClient, configured_endpoint, probe
+
+    try:
+        with ChatClient(configured_endpoint(loaded.settings)) as client:
+            return Finding(what, "ok", f"{loaded.settings.llm_base_url}: {probe(client).describe()}")
+    except FlawscopeError as error:
+        return Finding(what, "optional", str(error))
 
 
 def _home(loaded: LoadedSettings) -> str:

@@ -166,6 +166,17 @@ def test_a_model_that_gives_orders_changes_no_verdict(cli: Any, kb: Any, server:
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
+def test_the_doctor_says_what_the_server_can_do(cli: Any, server: ChatServer) -> None:
+    env = {"FLAWSCOPE_LLM_BASE_URL": server.url, "FLAWSCOPE_LLM_MODEL": "tiny", "FLAWSCOPE_LLM_API_KEY": KEY}
+    assert "served-name: answers by a schema, no token probabilities, no pictures" in cli("doctor", **env).out
+    server.will(refuses(401, f"wrong key {KEY}"))
+    seen = cli("doctor", **env)
+    assert seen.code == 0  # parts are inspected without it
+    assert "answered 401: wrong key ***" in seen.out
+    assert KEY not in seen.out + seen.err
+    assert "none set" in cli("doctor").out
+
+
 def test_the_key_is_shown_by_no_command(kb: Any, cli: Any) -> None:
     for command in (["config", "show"], ["config", "show", "--json"]):
         assert KEY not in cli(*command, FLAWSCOPE_LLM_API_KEY=KEY).out
