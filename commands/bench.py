@@ -115,6 +115,15 @@ def bench_retrieval(
         _bench("retrieval", data)
 
 
+@app.command("retriever")
+def bench_retriever(
+    data: Annotated[Path, typer.Option("--data", help="Folder of a data set whose products have pages.")],
+    splits: Annotated[int, typer.Option("--splits", min=1, help="Random draws of documents and queries.")] = 2,
+) -> None:
+    """Trained key and lock projections beside the plain cosine, on known products and on unseen ones."""
+    _bench("retriever", data, splits=splits)
+
+
 @app.command("speed")
 def bench_speed(data: DataOption) -> None:
     """What an inspection costs beside the backbone's own forward pass."""

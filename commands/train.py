@@ -12,6 +12,7 @@ from .shared import HomeOption, ProfileOption, make_console, print_plain, settin
 
 if TYPE_CHECKING:
     from ..benchmarks.datasets import ProductData
+    from ..training.retriever_pairs import Source
 
 app = typer.Typer(help="Train weights of your own on a frozen backbone.", no_args_is_help=True)
 
@@ -52,11 +53,9 @@ def train_expert(
         if value not in known:
             raise ConfigError(f"--{name} takes {', '.join(known)}, not {value!r}.")
     loaded = settings(profile=profile, home=home, backbone=backbone)
-    try:
-        import safetensors.torch  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("Training", "train") from error
+    _require_torch()
+    import torch
+
     if device is not None and device.split(":")[0] not in ("cpu", "cuda"):
         raise ConfigError(f"--device takes cpu or cuda, not {device!r}.")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
@@ -83,6 +82,84 @@ def train_expert(
             report=report,
         )
     print_plain(lines)
+
+
+@app.command("retriever")
+def train_retriever(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of a data set with defects; may be repeated.")],
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Backbone (default: the profile's).")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of 10.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights, order and pairs.")] = 0,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the pictures, for the card, where no file states it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    profile: ProfileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Train projections that bring pictures of one defect type together, and say whether they help unseen products."""
+    loaded = settings(profile=profile, home=home, backbone=backbone)
+    _require_torch()
+    from ..agent.terminal import ProgressBar
+    from ..tools.backbones import load_backbone
+    from ..tools.knowledge.builder import shipped_documents
+    from ..training import retriever
+
+    sources = _sources(data, licence)
+    name = loaded.settings.backbone
+    folder = out or loaded.home.models / f"retriever-{name}"
+    config = retriever.with_options(retriever.RetrieverConfig(), epochs=epochs, seed=seed)
+    with ProgressBar(make_console(stderr=True)) as report:
+        card = retriever.train_retriever(
+            sources,
+            shipped_documents(),
+            load_backbone(name, loaded),
+            folder,
+            loaded.home.root / "cache" / "parts",
+            config,
+            resume=resume,
+            report=report,
+        )
+    print_plain([f"{folder / retriever.RETRIEVER_FILE}, described in {folder / 'card.md'}"])
+    print_plain([f" {k}: {v:.4f}" if isinstance(v, float) else f" {k}: {v}" for k, v in card["metrics"].items()])
+    if not card["unseen"]:
+        print_plain([" not measured on products left out: fewer than two have pages"])
+
+
+def _require_torch() -> None:
+    """Refuse before anything is read.
+
+    Raises:
+        MissingExtraError: torch or safetensors is not installed.
+    """
+    try:
+        import safetensors.torch  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("Training", "train") from error
+
+
+def _sources(folders: list[Path], licence: str | None) -> list[Source]:
+    """Every product of some data sets that has defective pictures, with its licence.
+
+    Raises:
+        InputError: a name is found twice.
+    """
+    from ..benchmarks.datasets import open_dataset
+    from ..training.card import NOT_STATED, licence_of
+    from ..training.retriever_pairs import Source
+
+    found: dict[str, Source] = {}
+    for folder in folders:
+        dataset = open_dataset(folder)
+        for product in dataset.products:
+            if product.name in found:
+                raise InputError(f"two products are called {product.name}.", hint="Rename one of the folders.")
+            if product.labels.any():
+                stated = licence_of(dataset.root / product.name)
+                found[product.name] = Source(dataset, product, licence if stated == NOT_STATED and licence else stated)
+    return list(found.values())
 
 
 def _split(folders: list[Path], hold_out: list[str], licence: str | None) -> tuple[list[Any], list[Any]]:

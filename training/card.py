@@ -86,6 +86,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 def render_card(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     trained, held_out = card["data"]["trained_on"], card["data"]["held_out"]
+    caution = "The score of held-out products chose the epoch, so it is an optimistic estimate for them."
     lines = [
         f"# {card['model']}",
         "",
@@ -105,8 +106,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         "",
         *(f"- {name}: {_number(value)}" for name, value in card["metrics"].items()),
         "",
-        "The score of held-out products chose the epoch, so it is an optimistic estimate for them.",
-        "",
+        *([caution, ""] if held_out else []),
         "## Configuration",
         "",
         *(f"- {name}: {value}" for name, value in card["config"].items()),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zipfile
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_atomically, write_json_atomically
-from .features import image_part
+from .part_cache import PartCache
 from .schema import GOOD
 
 if TYPE_CHECKING:
@@ -297,26 +296,8 @@ def picture_part(attachment: Attachment, backbone: Backbone) -> NDArray[np.float
         KnowledgeError: the picture is missing or was changed.
         StorageError: the disk refuses.
     """
-    from ..views import encode
-
-    seen_by = f"{attachment.record.picture_sha256} {backbone.weights_sha256} {backbone.image_size_px}"
-    name = hashlib.sha256(seen_by.encode()).hexdigest()
-    path = attachment.folder.parents[1] / _PARTS / f"{name}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file["part"], np.float32)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # a damaged file costs one forward pass
-        path.unlink(missing_ok=True)
-    part = image_part(encode(backbone, None, read_picture(attachment)))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, part=part)
-
-    write_atomically(path, write)
-    return part
+    cache = PartCache(attachment.folder.parents[1] / _PARTS, backbone)
+    return cache.part(attachment.record.picture_sha256, lambda: read_picture(attachment))
 
 
 def _damaged(place: Path, what: str) -> KnowledgeError:

@@ -10,9 +10,10 @@ an aligned space. Here that is one small residual network for each side, after t
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from ..backbones import Backbone
 
 FORMAT = "flawscope-retriever-1"
+"""Name of the only entry in the file's header, JSON: several would be written in an order that changes from run to run.
+"""
 MADE_FOR, CANVAS = "backbone_sha256", "canvas"
-"""Names in the file's header: hash of the backbone's weights, and the side of its canvas or ``none``."""
+"""In that entry: hash of the backbone's weights, and the side of its canvas or ``none``."""
 SIDES, PARTS = ("key", "lock"), ("down", "bias", "up")
 _REMEDY = "Train it again: flawscope train retriever."
 Array = NDArray[np.float32]
@@ -129,12 +132,13 @@ def load_retriever(path: Path, backbone: Backbone) -> Projection:
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
+            made = (file.metadata() or {}).get(FORMAT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"the trained retriever {path} cannot be read.", hint=_REMEDY) from error
-    if header.get("format") != FORMAT:
+    if made is None:
         raise WeightsError(f"{path} is no trained retriever.", hint=_REMEDY)
+    header = _header(path, made)
     if header.get(MADE_FOR) != backbone.weights_sha256 or header.get(CANVAS) != canvas_of(backbone):
         raise WeightsError(
             f"the trained retriever {path} was made for another backbone"
@@ -146,6 +150,16 @@ def load_retriever(path: Path, backbone: Backbone) -> Projection:
         return Projection.of(tensors, sha256)
     except ValueError as error:
         raise WeightsError(f"the trained retriever {path} is damaged: {error}.", hint=_REMEDY) from error
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise WeightsError(f"the trained retriever {path} is damaged: its header is no JSON.", hint=_REMEDY)
+    return header
 
 
 def canvas_of(backbone: Backbone) -> str:

@@ -1,0 +1,60 @@
+"""Image parts of pictures, computed once for each picture and backbone and kept on disk; any file may be deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.home import write_atomically
+from ..backbones import Backbone
+from .features import image_part
+
+
+@dataclass(frozen=True)
+class PartCache:
+    """Image parts by content.
+
+    Attributes:
+        folder: made when first written.
+        backbone: that pictures are embedded with.
+    """
+
+    folder: Path
+    backbone: Backbone
+
+    def part(self, identity: str, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Image part of a picture as a whole, float32 (D,).
+
+        Args:
+            identity: what tells the picture from any other, such as the hash of its file.
+            read: gives the picture, uint8 (H, W, 3); called when its part is not there or cannot be read.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        from ..views import encode
+
+        seen_by = f"{identity} {self.backbone.weights_sha256} {self.backbone.image_size_px}"
+        name = hashlib.sha256(seen_by.encode()).hexdigest()
+        path = self.folder / name[:2] / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return np.asarray(file["part"], np.float32)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damage costs one forward pass
+            path.unlink(missing_ok=True)
+        part = image_part(encode(self.backbone, None, read()))
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, part=part)
+
+        write_atomically(path, write)
+        return part
