@@ -79,7 +79,11 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     ]
     checks = [f"{s.action.replace('_', ' ')}: {s.note}" for s in report.trace if s.action in _CHECKS]
     rows += [("checked", check) for check in checks]
-    documents = [f"{item.id} {item.source}" for item in report.evidence if item.kind == "document"]
+    documents = [
+        f"{item.id} {item.source}{' (unreviewed draft)' if item.values.get('draft') else ''}"
+        for item in report.evidence
+        if item.kind == "document"
+    ]
     rows.append(("documents", " · ".join(documents)))
     rows += [("knowledge", f"{item.text} [{item.id}]") for item in report.evidence if item.kind == "knowledge"]
     rows += [(name, path) for name, path in report.artifacts.items()]

@@ -29,6 +29,7 @@ KEPT_FIELDS = frozenset(
         "generated_by",
         "origin",
         "imported_sha256",
+        "inspection",
         "drafted_by",
         "drafted_fields",
         *REVIEW_FIELDS,
