@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -45,6 +44,10 @@ class ChatClient:
         self._sleep = sleep
         self._slots = threading.BoundedSemaphore(endpoint.concurrency)
         self._limit_name = OLD_LIMIT
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flawscope"}
+        if endpoint.api_key is not None:
+            headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
+        self._http = httpx.Client(headers=headers, follow_redirects=False, mounts=_DIRECT)
         self._random = random.Random()  # noqa: S311  # spreads retries, guards nothing
 
     def __enter__(self) -> Self:
@@ -57,17 +60,7 @@ class ChatClient:
 
     def close(self) -> None:
         """Close the connections."""
-        if "_http" in self.__dict__:
-            self._http.close()
-            del self.__dict__["_http"]
-
-    @cached_property
-    def _http(self) -> httpx.Client:
-        key = self.endpoint.api_key
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flawscope"}
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-        return httpx.Client(headers=headers, follow_redirects=False, mounts=_DIRECT)
+        self._http.close()
 
     def complete(
         self,
