@@ -78,7 +78,7 @@ class Settings(BaseModel):
     )
     entropy_accept: float = Field(0.6, ge=0.0, le=1.0, description="decision entropy up to which a verdict is accepted")
     entropy_settled: float = Field(
-        0.3, ge=0.0, le=1.0, description="decision entropy up to which a verdict that was doubtful at first is accepted"
+        0.2, ge=0.0, le=1.0, description="decision entropy up to which a verdict that was doubtful at first is accepted"
     )
     actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs"], ...] = Field(
         ("zoom", "reference", "self_consistency", "more_docs"), description="retry actions, in order of preference"

@@ -11,7 +11,7 @@ from ..agent.reasoner import EvidenceBundle, RetrievedDocument
 from ..agent.reasoner.evidence import number, words
 from ..agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from ..agent.settings import Settings
-from .routing import accepted_entropy
+from .routing import accepted_entropy, contradicting
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ def score_evidence(facts: dict[str, Any], scores: dict[str, float]) -> dict[str,
         f"{number(facts['threshold'])} ({facts['basis']}, {facts['references']} good references); "
         f"probability of a defect {number(facts['probability'])}. Raw scores: {seen}."
     )
-    return _item("M1", "measurement", text, "calibration", {**facts, **raw})
+    against = [VIEW_NAMES[view] for view in facts["contradicting"]]
+    if against:
+        text += f" Judged alone, the other way: {', '.join(against)}."
+    values = {key: value for key, value in facts.items() if key != "contradicting"}
+    return _item("M1", "measurement", text, "calibration", {**values, **raw})
 
 
 def zero_shot_evidence(image_score: float, seen: dict[str, Any], weight: float) -> dict[str, Any]:
@@ -227,6 +231,7 @@ def bundle(
         documents=tuple(documents),
         items=tuple(Evidence.model_validate(item) for item in state.get("evidence", {}).values()),
         entropy_accept=accepted_entropy(state, settings),
+        contradicting=tuple(VIEW_NAMES[view] for view in contradicting(state)),
         final=final,
         category=category,
     )

@@ -184,6 +184,7 @@ class InspectionNodes:
             "probability": decision.probability,
             "p_value": decision.p_value,
             "basis": decision.basis,
+            "contradicting": list(decision.contradicting),
             "references": len(product.reference_names),
         }
         update: Update = {"decision": facts, "evidence": ev.score_evidence(facts, scores), "defect_type": None}

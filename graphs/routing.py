@@ -29,13 +29,27 @@ def accepted_entropy(state: InspectionState, settings: Settings) -> float:
     return min(settings.entropy_settled, settings.entropy_accept) if looked_again else settings.entropy_accept
 
 
-def doubtful(state: InspectionState, settings: Settings) -> bool:
-    """Whether the decision needs more evidence: high or unknown entropy, or a draft that the verifier refuted.
+def contradicting(state: InspectionState) -> tuple[str, ...]:
+    """Views that, judged alone, speak against the decision of all; none before a part was looked at again.
 
-    A reasoner that cannot say how sure it is counts as unsure: unknown is not zero.
+    A mean far from the threshold because one view outweighs another is not the certainty that it looks like. The zoom
+    may overrule the first look: it saw more pixels of the same place.
+    """
+    looked_again = VIEW_ACTIONS & set(state.get("done", []))
+    overruled = {"whole"} if "zoom" in looked_again else set()
+    found = state.get("decision", {}).get("contradicting", ())
+    return tuple(view for view in found if view not in overruled) if looked_again else ()
+
+
+def doubtful(state: InspectionState, settings: Settings) -> bool:
+    """Whether the decision needs more evidence.
+
+    It does with a high or unknown entropy, with views that contradict each other, and with a draft that the verifier
+    refuted. A reasoner that cannot say how sure it is counts as unsure: unknown is not zero.
     """
     entropy = state.get("entropy")
-    return bool(state.get("fatal")) or entropy is None or entropy > accepted_entropy(state, settings)
+    unsure = entropy is None or entropy > accepted_entropy(state, settings)
+    return unsure or bool(state.get("fatal")) or bool(contradicting(state))
 
 
 def next_action(state: InspectionState, settings: Settings, available: frozenset[str]) -> Action | None:

@@ -67,6 +67,7 @@ class EvidenceBundle:
         documents: retrieved documents, best first.
         items: all evidence with its ids, the documents included.
         category: what the knowledge base says about the kind of part, for a prompt; context, which nothing may cite.
+        contradicting: views that, judged alone, speak against the decision of all together.
         final: True in the last round: the reasoner must settle for REVIEW rather than ask for more.
     """
 
@@ -82,6 +83,7 @@ class EvidenceBundle:
     documents: tuple[RetrievedDocument, ...] = ()
     items: tuple[Evidence, ...] = ()
     entropy_accept: float = 0.6
+    contradicting: tuple[str, ...] = ()
     final: bool = False
     category: CategoryKnowledge | None = None
 

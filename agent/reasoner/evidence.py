@@ -61,15 +61,17 @@ class EvidenceReasoner:
 
 
 def decide(evidence: EvidenceBundle, entropy: float | None) -> Verdict:
-    """OK or NG when the entropy allows it (before the last round always: more evidence may come), else REVIEW.
+    """OK or NG when the entropy allows it and no view contradicts, else REVIEW.
+
+    Before the last round always OK or NG: more evidence may come.
 
     Args:
-        evidence: probability and the accepted entropy.
+        evidence: probability, the accepted entropy and the views that contradict.
         entropy: decision entropy; None when uncalibrated.
     """
     if evidence.probability is None or entropy is None:
         return Verdict.REVIEW
-    if evidence.final and entropy > evidence.entropy_accept:
+    if evidence.final and (entropy > evidence.entropy_accept or evidence.contradicting):
         return Verdict.REVIEW
     return Verdict.NG if evidence.probability >= 0.5 else Verdict.OK
 
@@ -112,7 +114,10 @@ class _Composer:
             self.say("verdict", section, measured, score=number(e.image_score))
             return
         section = {Verdict.NG: "verdict_ng", Verdict.OK: "verdict_ok", Verdict.REVIEW: "verdict_review"}[self.verdict]
-        self.say("verdict", section, measured, score=number(e.image_score), threshold=number(e.threshold))
+        scores = {"score": number(e.image_score), "threshold": number(e.threshold)}
+        if self.verdict is Verdict.REVIEW and e.contradicting:
+            section, scores["views"] = "verdict_contradicted", " or ".join(f"the {view}" for view in e.contradicting)
+        self.say("verdict", section, measured, **scores)
 
     def _location(self) -> None:
         regions = self.evidence.regions

@@ -20,7 +20,7 @@ from flawscope.agent.schemas import Claim, InspectionReport, Verdict
 from flawscope.graphs import nodes, routing
 from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.tools import views
-from flawscope.tools.ad_expert.calibration import Calibration
+from flawscope.tools.ad_expert.calibration import Calibration, Decision
 from flawscope.tools.knowledge.base import KnowledgeBase
 from flawscope.tools.knowledge.familiarity import Familiarity
 
@@ -162,6 +162,25 @@ def test_a_conflict_with_the_score_forces_a_second_look_however_sure_the_reasone
         assert "The verifier refused the draft" in report.verdict_reason
         assert "OK was answered, but the score" in report.verdict_reason
         assert report.action == ""
+
+
+@pytest.mark.parametrize(("against", "verdict"), [((), Verdict.NG), (("zoom",), Verdict.REVIEW)])
+def test_certainty_against_a_view_that_says_the_opposite_is_none(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, against: tuple[str, ...], verdict: Verdict
+) -> None:
+    def decide(self: Calibration, scores: dict[str, float], false_alarm: float) -> Decision:
+        if len(scores) == 1:
+            return Decision(3.0, 3.0, 0.5, 0.05, "conformal")
+        return Decision(9.0, 3.0, 0.999, 0.01, "conformal", against)
+
+    monkeypatch.setattr(Calibration, "decide", decide)
+    steps, report = run(plant.deps(), plant.square)
+    assert "zoom" in steps
+    assert ("self_consistency" in steps) == bool(against)  # a contradiction is looked into
+    assert report.verdict is verdict
+    assert ("judged by the zoom alone" in report.verdict_reason) == bool(against)
+    measured = next(item for item in report.evidence if item.id == "M1")
+    assert ("Judged alone, the other way: zoom." in measured.text) == bool(against)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])

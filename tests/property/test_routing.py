@@ -32,7 +32,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         "done": draw(st.lists(st.sampled_from(ACTIONS), unique=True)),
         "started": time.time() - draw(st.sampled_from([0.0, 1e6])),
         "draft": {"verdict": draw(st.sampled_from(["OK", "NG", "REVIEW"]))},
-        "decision": draw(st.sampled_from([{}, {"probability": 0.7}])),
+        "decision": draw(st.sampled_from([{}, {"probability": 0.7}, {"probability": 0.7, "contradicting": ["zoom"]}])),
         "defect_type": draw(st.none() | st.floats(0, 1).map(lambda e: {"entropy": e})),
         "error": draw(st.none() | st.just({"code": "x"})),
     }
@@ -59,6 +59,17 @@ def test_the_next_step_is_new_offered_within_budget_and_earned(
     if after == "human":
         assert ask
         assert state["draft"]["verdict"] == "REVIEW"
+
+
+@given(states())
+def test_a_contradiction_is_doubt_once_a_part_was_looked_at_again(state: dict[str, Any]) -> None:
+    """The zoom is the exception: it saw more pixels than the first look, and may overrule it."""
+    looked_again = bool({"zoom", "reference", "self_consistency"} & set(state["done"]))
+    sure = {**state, "entropy": 0.0, "fatal": False}
+    for view in ("whole", "zoom", "reference", "self_consistency"):
+        against = {**sure, "decision": {"probability": 0.9, "contradicting": [view]}}
+        overruled = view == "whole" and "zoom" in state["done"]
+        assert doubtful(against, Settings()) == (looked_again and not overruled)  # type: ignore[arg-type]
 
 
 @given(states(), st.lists(st.sampled_from(ACTIONS[:3]), min_size=1, unique=True))

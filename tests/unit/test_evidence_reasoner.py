@@ -59,6 +59,14 @@ def test_decision(probability: float | None, final: bool, verdict: Verdict) -> N
     assert reason(bundle(probability=probability, final=final)).verdict is verdict
 
 
+def test_a_view_that_says_the_opposite_leaves_the_last_word_to_a_person() -> None:
+    torn = bundle(contradicting=("zoom", "shifted copies"))
+    assert reason(torn).verdict is Verdict.NG  # more evidence may come
+    draft = reason(replace(torn, final=True))
+    assert draft.verdict is Verdict.REVIEW
+    assert "judged by the zoom or the shifted copies alone" in draft.verdict_reason
+
+
 def test_uncertainty_that_cannot_be_known_is_none() -> None:
     assert EvidenceReasoner().reason(bundle(probability=None), [], DraftReport).entropy is None
 
