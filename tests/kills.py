@@ -68,21 +68,33 @@ def snapping(folder: Path, run: int) -> Iterator[list[str]]:
         yield ["kb", "snapshot", str(folder / f"{run}-{step}.tar")]
 
 
+def restoring(folder: Path, run: int) -> Iterator[list[str]]:
+    """``kb restore`` of one state and another, in turn."""
+    for step in range(50):
+        yield ["kb", "restore", str(folder / ("old.tar" if step % 2 else "new.tar")), "--discard"]
+
+
 OPERATIONS: dict[str, Callable[[Path, int], Iterator[list[str]]]] = {
     "add": adding,
     "import": importing,
     "edit": editing,
     "snapshot": snapping,
+    "restore": restoring,
 }
 
 
 def prepare(what: str, folder: Path) -> None:
     """A base of few pages, and those that are edited or snapped."""
     builder.open_knowledge_base(folder / "home" / "knowledge", PatchStatistics(), documents=FEW_PAGES).close()
-    if what in ("edit", "snapshot"):
+    if what in ("edit", "snapshot", "restore"):
         rows = [f"plate.page.{run},plate,burr" for run in range(KILLS)]
         (folder / "pages.csv").write_text("\n".join(["id,product,type", *rows]))
         command(["kb", "import", str(folder / "pages.csv")])
+    if what == "restore":
+        command(["kb", "snapshot", str(folder / "old.tar")])
+        (folder / "pages.csv").write_text("\n".join(["id,product,type,note", *(f"{row},changed" for row in rows)]))
+        command(["kb", "import", str(folder / "pages.csv")])
+        command(["kb", "snapshot", str(folder / "new.tar")])
 
 
 def command(arguments: list[str]) -> int:

@@ -17,10 +17,10 @@ from fakes import PatchStatistics
 
 from flawscope.tools.knowledge import builder, schema
 from flawscope.tools.knowledge.plant import FOLDER, PlantStore
-from flawscope.tools.knowledge.snapshot import restore_snapshot
+from flawscope.tools.knowledge.snapshot import restore_snapshot, write_snapshot
 from flawscope.tools.knowledge.verification import verify_knowledge
 
-OPERATIONS = ("add", "import", "edit", "snapshot")
+OPERATIONS = ("add", "import", "edit", "snapshot", "restore")
 KILLS = 20
 FEW = tuple(page for page in schema.load_documents() if page.doc_id in FEW_DOCUMENTS)
 
@@ -111,3 +111,15 @@ def test_twenty_kills_while_snapshots_are_taken(killed: dict[str, Any], tmp_path
     assert len(whole) == 1
     with PlantStore(tmp_path / FOLDER).locked():
         assert restore_snapshot(tmp_path, next(iter(taken.values()))).pages == KILLS
+
+
+def test_twenty_kills_while_snapshots_are_restored(killed: dict[str, Any], tmp_path: Path) -> None:
+    folder, lines = acknowledged(killed, "restore")
+    done = [found[1] for line in lines if (found := re.search(r"(old|new)\.tar: 20 pages restored", line))]
+    assert len(done) >= KILLS // 2
+    said = {document.page.description for document in sound(folder).values()}
+    assert said in ({"burr"}, {"changed"})  # one state or the other, never some pages of each
+    now = tmp_path / "now.tar"
+    with PlantStore(folder / "home" / "knowledge" / FOLDER).locked():
+        write_snapshot(folder / "home" / "knowledge", now)
+    assert now.read_bytes() == (folder / ("old.tar" if said == {"burr"} else "new.tar")).read_bytes()

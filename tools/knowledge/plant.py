@@ -24,8 +24,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
-from ...agent.errors import KnowledgeError, KnowledgeLockedError
+from ...agent.errors import KnowledgeError
 from ...agent.home import recover_folder, storage_errors
+from .disk import lock_alone, sync_folder
 from .plant_page import PlantPage
 from .safe_yaml import LOADER
 
@@ -104,7 +105,7 @@ class PlantStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(handle, self.folder / LOCK)
+            lock_alone(handle, self.folder / LOCK)
             for unfinished in self.folder.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             yield
@@ -298,11 +299,11 @@ class PlantStore:
                         file.flush()
                         os.fsync(file.fileno())
                 fresh.chmod(0o755)
-                _sync(fresh)
+                sync_folder(fresh)
                 place.parent.mkdir(exist_ok=True)
-                _sync(self.folder)
+                sync_folder(self.folder)
                 fresh.replace(place)
-                _sync(place.parent)
+                sync_folder(place.parent)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
 
@@ -317,33 +318,6 @@ class PlantStore:
 def page_text(page: PlantPage) -> str:
     """A page as it is kept, YAML."""
     return yaml.safe_dump(page.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def _lock(handle: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two writers are not told apart there
-        return
-    locked = KnowledgeLockedError(
-        "another process is changing the plant's pages.", hint="Wait for it to end and try again."
-    )
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise locked from error
-    if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
-        raise locked  # a restore has put another folder in its place since the file was opened
-
-
-def _sync(folder: Path) -> None:
-    """Force a folder's names to the disk."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(blob: bytes) -> str:

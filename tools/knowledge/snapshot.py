@@ -23,6 +23,7 @@ from typing import IO, Any, Final
 from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_atomically
 from ..imaging import load_image
+from .disk import sync_folder
 from .guard import LeakGuard
 from .plant import FOLDER as PLANT
 from .plant import GUARD, LOCK, PAGE, PlantStore
@@ -97,7 +98,8 @@ def write_snapshot(folder: Path, target: Path, progress: Progress | None = None,
                 progress("writing the snapshot", len(listed), len(listed))
 
     write_atomically(target, write)
-    _sync_folder(target.parent)
+    with storage_errors(target):
+        sync_folder(target.parent)
     return Snapshot(pages, len(listed), _sha256_of(target))
 
 
@@ -152,8 +154,9 @@ def _switch(present: Path, fresh: Path) -> None:
         if (present / LOCK).exists():  # the same file: who holds the lock holds it in the new folder too
             os.link(present / LOCK, place / LOCK)
         for path in [place, *(path for path in place.rglob("*") if path.is_dir())]:
-            _sync_folder(path)
-    _sync_folder(present.parent)
+            sync_folder(path)
+    with storage_errors(present):
+        sync_folder(present.parent)
 
 
 def _unpack(source: Path, fresh: Path, progress: Progress | None) -> int:
@@ -288,17 +291,6 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    with storage_errors(folder):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _shown(name: str) -> str:
