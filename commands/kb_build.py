@@ -37,7 +37,7 @@ def build(
         list[str] | None,
         typer.Option("--dataset", metavar="NAME=DIR", help="Data set whose pictures to attach; may be repeated."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Pictures a page at most (default: 4).")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Pictures a page at most (default: 2).")] = None,
     drop: Annotated[
         list[str] | None, typer.Option("--drop", metavar="NAME", help="Take this data set's pictures away again.")
     ] = None,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from attach_run import candidates
 from dataset_trees import clutter
 from fakes import PatchStatistics, texture, with_scratch, with_square
 from PIL import Image
 
 from flawscope.agent.errors import ConfigError, KnowledgeError
 from flawscope.benchmarks.datasets import leaving_out, load_product, open_dataset
-from flawscope.benchmarks.datasets.examples import examples
-from flawscope.tools.knowledge.attaching import AttachReport, Candidate, attach, drop_dataset, find_page
+from flawscope.tools.knowledge.attaching import AttachReport, attach, drop_dataset, find_page
 from flawscope.tools.knowledge.attachments import (
     CROP_SIDE_PX,
     FOLDER,
@@ -68,16 +67,8 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def candidates(root: Path) -> Iterator[Candidate]:
-    dataset = open_dataset(root)
-    for product in dataset.products:
-        for e in examples(dataset, product):
-            source = e.path.relative_to(dataset.root).as_posix()
-            yield Candidate(e.path, source, product.name, e.label, e.names, e.is_test, e.mask_paths, e.mask)
-
-
 def run(folder: Path, root: Path, **options: object) -> AttachReport:
-    given = {"dataset": "mvtec", "licence": "CC BY-NC-SA 4.0", **options}
+    given = {"dataset": "mvtec", "licence": "CC BY-NC-SA 4.0", "limit": 4, **options}
     return attach(folder, candidates(root), PAGES, **given)  # type: ignore[arg-type]
 
 
