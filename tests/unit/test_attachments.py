@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attach_run import candidates
-from dataset_trees import clutter
+from dataset_trees import clutter, loco, visa
 from fakes import PatchStatistics, texture, with_scratch, with_square
 from PIL import Image
 
@@ -228,6 +229,21 @@ def test_a_data_set_can_be_dropped(data: Path, tmp_path: Path) -> None:
         drop_dataset(folder, "visa")
     assert drop_dataset(folder, "mvtec") == 6
     assert attachments(folder) == []
+
+
+def test_visa_and_loco_as_published_reach_their_pages(tmp_path: Path) -> None:
+    visa(tmp_path / "visa")
+    rows = [f"pcb1/Data/Images/Anomaly/00{n}.JPG,{label},x" for n, label in enumerate(("bent", "bent"))]
+    (tmp_path / "visa/pcb1/image_anno.csv").write_text("\n".join(["image,label,mask", *rows]) + "\n")
+    loco(tmp_path / "loco")
+    levels = [{"defect_name": "missing_pushpin", "pixel_value": 254}, {"defect_name": "broken", "pixel_value": 250}]
+    (tmp_path / "loco/pushpins/defects_config.json").write_text(json.dumps(levels))
+    found = run(tmp_path / FOLDER, tmp_path / "visa", dataset="visa")
+    assert found.attached == {"pcb1.good": 2, "pcb1.bent": 1}
+    found = run(tmp_path / FOLDER, tmp_path / "loco", dataset="mvtec-loco")
+    assert found.attached == {"pushpins.good": 2, "pushpins.structural_pin_or_box_damage": 1}
+    assert found.too_few == ["pushpins.logical_missing_pushpin"]
+    assert found.ambiguous == {"pushpins/logical_anomalies/missing_pushpin/broken": 1}
 
 
 # --- what is kept -------------------------------------------------------------------------------------------------
