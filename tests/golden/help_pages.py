@@ -5,50 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (
-    "",
-    "inspect",
-    "chat",
-    "enroll",
-    "products",
-    "products list",
-    "products show",
-    "products remove",
-    "config",
-    "config show",
-    "doctor",
-    "bench",
-    "bench fewshot",
-    "bench decisions",
-    "bench types",
-    "bench retrieval",
-    "bench speed",
-    "bench expert",
-    "bench robustness",
-    "bench zsad",
-    "bench head",
-    "models",
-    "models list",
-    "models pull",
-    "models verify",
-    "train",
-    "train expert",
-    "kb",
-    "kb list",
-    "kb show",
-    "kb export",
-    "kb add",
-    "kb remove",
-    "kb history",
-    "kb rollback",
-    "kb verify",
-    "kb types",
-    "kb types build",
-    "kb types show",
-)
 HEAD = """# The command line
 
 Made from the program by `REGENERATE=1 pytest tests/golden`; a test keeps this page and the program equal. Exit codes
@@ -57,6 +18,14 @@ and messages are in [errors.md](errors.md). `python cli.py` and `flawscope` are 
 `--reference` takes everything up to the next option (`--reference good/*.jpg`), so the pictures to inspect come before
 it. `--debug`, anywhere, shows the traceback behind a one-line message.
 """
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[str]:
+    """Every command of a group in the order of its help, each group before what is in it."""
+    for name, command in group.commands.items():
+        yield f"{prefix}{name}"
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
 
 
 def help_of(command: str) -> str:
@@ -74,5 +43,10 @@ def help_of(command: str) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = [f"\n## `flawscope {command}`\n\n```text\n{help_of(command)}\n```\n" for command in COMMANDS]
+    import typer
+
+    from flawscope.cli import app
+
+    every = ["", *commands(typer.main.get_command(app))]
+    parts = [f"\n## `flawscope {command}`\n\n```text\n{help_of(command)}\n```\n" for command in every]
     return (HEAD + "".join(parts)).replace("## `flawscope `", "## `flawscope`")

@@ -70,20 +70,3 @@ def test_the_command_line_page_is_not_stale() -> None:
     help_pages = importlib.util.module_from_spec(found)
     found.loader.exec_module(help_pages)
     _same(DOCS / "cli.md", help_pages.page())
-
-
-def test_every_command_has_its_help_page() -> None:
-    import typer
-
-    from flawscope.cli import app
-
-    def names(group: Any, prefix: str = "") -> set[str]:
-        found = {""} if not prefix else set()
-        for name, command in group.commands.items():
-            found |= {f"{prefix}{name}"}
-            found |= names(command, f"{prefix}{name} ") if hasattr(command, "commands") else set()
-        return found
-
-    page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    headings = set(re.findall(r"^## `flawscope ?(.*)`$", page, flags=re.M))
-    assert headings == names(typer.main.get_command(app))
