@@ -1,8 +1,9 @@
 """One question to a chat server: sent, waited for, retried, and read.
 
-The key goes to the configured server and nowhere else: redirects are not followed, and it is taken out of whatever
-the server says before that is shown. Answers are read piece by piece, so that neither their size nor a server that
-trickles can hold the caller.
+The key goes to the configured server and nowhere else: redirects are not followed, a proxy of the environment is used
+over https alone, where it sees no more than the server's name, and the key is taken out of whatever the server says
+before that is shown. Answers are read piece by piece and requests are cut off when their time is over, so that neither
+an answer's size nor a server that trickles can hold the caller.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from .deadline import cut_off_after
 from .endpoint import Endpoint, EndpointError
 from .messages import ChatMessage, ChatReply, parse_reply
 from .retrying import PASSING, wait_s
@@ -28,7 +30,10 @@ MAX_ERROR_BYTES = 20_000
 CONNECT_S = 10.0
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the answer's length: every engine knows the old one, some hosted models refuse it and name the new one."""
-_DIRECT: dict[str, None] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+_DIRECT: dict[str, None] = dict.fromkeys(("http://", "all://localhost", "all://127.0.0.1", "all://[::1]"))
+"""Asked without a proxy: a proxy could read a key that goes by http, and this machine's own addresses it cannot reach."""
+_ONE_EACH = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""A connection for each question, see `cut_off_after`; beside an answer's time that costs nothing."""
 
 
 class ChatClient:
@@ -37,6 +42,9 @@ class ChatClient:
     Args:
         endpoint: which.
         sleep: waits between tries.
+
+    Raises:
+        EndpointError: the environment's proxies or certificates cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -47,7 +55,13 @@ class ChatClient:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flawscope"}
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
-        self._http = httpx.Client(headers=headers, follow_redirects=False, mounts=_DIRECT)
+        try:
+            self._http = httpx.Client(headers=headers, follow_redirects=False, mounts=_DIRECT, limits=_ONE_EACH)
+        except (ImportError, ValueError, OSError, httpx.InvalidURL):  # what they say may hold a proxy's password
+            raise EndpointError(
+                "no connection to a language model can be made with this environment.",
+                hint="Check HTTPS_PROXY, ALL_PROXY (http:// or https://, not socks) and SSL_CERT_FILE.",
+            ) from None
         self._random = random.Random()  # noqa: S311  # spreads retries, guards nothing
 
     def __enter__(self) -> Self:
@@ -103,7 +117,7 @@ class ChatClient:
             try:
                 return parse_reply(self._try(body, deadline), self.endpoint.model, attempt + 1)
             except EndpointError as error:
-                if NEW_LIMIT in error.message and body.pop(OLD_LIMIT, None) is not None and error.status == 400:
+                if error.status == 400 and NEW_LIMIT in error.message and body.pop(OLD_LIMIT, None) is not None:
                     self._limit_name = NEW_LIMIT
                     body[NEW_LIMIT] = max_tokens
                     continue
@@ -123,27 +137,45 @@ class ChatClient:
                 hint="Raise llm_timeout_s, or llm_concurrency if many ask at once.",
             )
         try:
-            left = max(deadline - time.monotonic(), 0.001)
-            timeout = httpx.Timeout(left, connect=min(CONNECT_S, left))
-            url = f"{self.endpoint.base_url}/chat/completions"
-            with self._http.stream("POST", url, json=body, timeout=timeout) as response:
-                return self._read(response, deadline)
-        except httpx.TimeoutException as error:
-            connecting = isinstance(error, httpx.ConnectTimeout)
-            what = "cannot be reached" if connecting else f"gave no answer within {self.endpoint.timeout_s:g} s"
-            raise EndpointError(
-                f"the language-model server at {self._host} {what}.",
-                hint="Check llm_base_url." if connecting else "Raise llm_timeout_s or use a smaller model.",
-                retryable=connecting,
-            ) from None
-        except httpx.HTTPError as error:
-            raise EndpointError(
-                f"the language-model server at {self._host} failed: {self._shown(str(error)) or type(error).__name__}.",
-                hint="Check that it runs and that llm_base_url is right.",
-                retryable=True,
-            ) from None
+            return self._post(body, deadline)
         finally:
             self._slots.release()
+
+    def _post(self, body: dict[str, Any], deadline: float) -> Any:
+        left = max(deadline - time.monotonic(), 0.001)
+        timeout = httpx.Timeout(left, connect=min(CONNECT_S, left))
+        url = f"{self.endpoint.base_url}/chat/completions"
+        with cut_off_after(left) as (trace, over):
+            try:
+                with self._http.stream("POST", url, json=body, timeout=timeout, extensions={"trace": trace}) as response:
+                    return self._read(response, deadline)
+            except httpx.ConnectTimeout:
+                raise EndpointError(
+                    f"the language-model server at {self._host} cannot be reached.",
+                    hint="Check llm_base_url.",
+                    retryable=True,
+                ) from None
+            except httpx.TimeoutException:
+                raise self._late() from None
+            except httpx.HTTPError as error:
+                raise self._late() if over.is_set() else self._broken(error) from None
+            except (httpx.InvalidURL, UnicodeError):
+                raise EndpointError(
+                    f"there can be no language-model server at {self._shown(self._host)}.", hint="Check llm_base_url."
+                ) from None
+
+    def _late(self) -> EndpointError:
+        return EndpointError(
+            f"the language-model server at {self._host} gave no whole answer within {self.endpoint.timeout_s:g} s.",
+            hint="Raise llm_timeout_s or use a smaller model.",
+        )
+
+    def _broken(self, error: httpx.HTTPError) -> EndpointError:
+        return EndpointError(
+            f"the language-model server at {self._host} failed: {self._shown(str(error)) or type(error).__name__}.",
+            hint="Check that it runs and that llm_base_url is right.",
+            retryable=True,
+        )
 
     def _read(self, response: httpx.Response, deadline: float) -> Any:
         status = response.status_code
@@ -177,11 +209,9 @@ class ChatClient:
             if len(blob) > limit:
                 break
             if time.monotonic() > deadline:
-                raise EndpointError(
-                    f"the language-model server at {self._host} did not end its answer within "
-                    f"{self.endpoint.timeout_s:g} s.",
-                    hint="Raise llm_timeout_s or use a smaller model.",
-                )
+                raise self._late()
+        if time.monotonic() > deadline:  # an answer without a length ends where it was cut off
+            raise self._late()
         return bytes(blob)
 
     def _refused(self, response: httpx.Response, status: int, deadline: float) -> EndpointError:

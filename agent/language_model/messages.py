@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from ..terminal import clean_line
 from .endpoint import EndpointError
 
 
@@ -128,11 +129,12 @@ def parse_reply(body: Any, asked_model: str, tries: int) -> ChatReply:
     choice = completion.choices[0]
     if choice.message.refusal:
         raise EndpointError("the language model refused to answer.")
-    text = without_thoughts(choice.message.content or "")
+    # A lone surrogate, which JSON can write, is no text: it could be neither sent back nor kept.
+    text = without_thoughts((choice.message.content or "").encode("utf-8", "replace").decode())
     if not text and choice.finish_reason != "length":
         raise EndpointError("the language model gave no answer.", retryable=True)
     usage = {key: value for key, value in (completion.usage or {}).items() if isinstance(value, int)}
-    model = (completion.model or asked_model)[:120]
+    model = clean_line(completion.model or "")[:120] or asked_model
     return ChatReply(text, choice.finish_reason or "unknown", model, _logprobs(choice.logprobs), usage, tries)
 
 

@@ -10,6 +10,8 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may be gone at the next try."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+LONGEST_ASKED_S = 1e6
+"""Nobody waits for eleven days: what a server asks for beyond that is as good as for ever, and fits into a line."""
 
 
 def wait_s(attempt: int, retry_after: str | None, now: datetime, jitter: float) -> float:
@@ -36,7 +38,7 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError):  # a year too long for a number
             return None
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now.timestamp()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), LONGEST_ASKED_S) if math.isfinite(seconds) else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -140,15 +142,33 @@ def test_what_will_not_pass_is_not_asked_again(
 
 def test_a_hanging_server_is_given_up_in_time(server: ChatServer) -> None:
     server.will(hangs(3.0))
-    with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no answer within 0\.3 s.*llm_timeout_s"):
+    with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no whole answer within 0\.3 s.*llm_timeout_s"):
         client.complete(HELLO)
     assert len(server.asked) == 1
 
 
 def test_a_trickling_server_is_given_up_in_time(server: ChatServer) -> None:
     server.will(trickles(3.0))
-    with hasty(server) as client, pytest.raises(EndpointError, match=r"did not end its answer within 0\.3 s"):
+    with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no whole answer within 0\.3 s"):
         client.complete(HELLO)
+
+
+def test_a_server_that_trickles_its_headers_or_an_answer_without_end_is_cut_off(server: ChatServer) -> None:
+    sent = []
+
+    def trickle(handler: Any, body: dict[str, Any], start: bytes) -> None:
+        handler.wfile.write(start)
+        handler.close_connection = True
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            sent.append(start)
+            time.sleep(0.02)
+
+    for start in (b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"):
+        server.will(partial(trickle, start=start))
+        with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no whole answer within 0\.3 s"):
+            client.complete(HELLO)
+        assert sent.count(start) < 200
 
 
 def test_a_connection_that_breaks_is_tried_again(client: ChatClient, server: ChatServer) -> None:
@@ -244,6 +264,42 @@ def test_no_more_questions_at_once_than_allowed(server: ChatServer) -> None:
     assert (len(server.asked), server.at_once) == (6, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://me:hush@here:1"), ("HTTPS_PROXY", "foo://me:hush@here"), ("SSL_CERT_FILE", "/no/such.pem")],
+)
+def test_an_environment_that_no_client_can_be_made_with_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EndpointError, match=name) as caught:
+        ChatClient(Endpoint("https://far.example/v1", "tiny"))
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "ex..ample", "exa\u2603mple", "xn--a"])
+def test_a_host_that_no_name_can_be_is_an_error(host: str, waits: list[float]) -> None:
+    with (
+        ChatClient(Endpoint(f"http://{host}/v1", "tiny"), sleep=waits.append) as client,
+        pytest.raises(EndpointError, match="can be no language-model server.*llm_base_url"),
+    ):
+        client.complete(HELLO)
+    assert waits == []
+
+
+def test_what_a_server_calls_itself_cannot_steer_a_terminal(client: ChatClient, server: ChatServer) -> None:
+    server.will(raw(json.dumps(completion("red") | {"model": "\x1b]0;x\x07one\ntwo"}).encode()))
+    assert client.complete(HELLO).model == "\ufffd]0;x\ufffdone two"
+    server.will(raw(json.dumps(completion("red") | {"model": " "}).encode()))
+    assert client.complete(HELLO).model == "tiny"
+
+
+def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server: ChatServer) -> None:
+    server.will(answers("no \ud800"), answers(GOOD))
+    assert ask_for(client, HELLO, Part).repaired
+    assert server.asked[1]["body"]["messages"][-2]["content"] == "no ?"
+
+
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +348,19 @@ def test_a_key_that_fits_no_header_is_refused_without_being_shown(key: str) -> N
     with pytest.raises(ConfigError, match="printable ASCII") as caught:
         load_settings(environ={"FLAWSCOPE_LLM_API_KEY": key})
     assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_by_http_the_key_goes_to_the_server_and_through_no_proxy(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, server.url.removesuffix("/v1"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    endpoint = Endpoint("http://plant.invalid/v1", "tiny", SecretStr(KEY), retries=0)
+    with ChatClient(endpoint) as client, pytest.raises(EndpointError):
+        client.complete(HELLO)
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
@@ -417,3 +486,5 @@ def test_waits_double_up_to_a_limit_and_spread_downwards() -> None:
     assert wait_s(0, "Thu, 01 Jan 2026 00:00:30 GMT", now, 0.9) == 30.0
     assert wait_s(3, "-5", now, 0.0) == 0.0
     assert [wait_s(0, junk, now, 0.0) for junk in ("soon", "nan", "", "inf")] == [0.5] * 4
+    assert wait_s(0, "Mon, 01 Jan 99999999999999 00:00:00 GMT", now, 0.0) == 0.5
+    assert wait_s(0, "1e300", now, 0.0) == 1e6
