@@ -124,7 +124,7 @@ def load_retriever(path: Path, backbone: Backbone) -> Projection:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise MissingExtraError("A trained retriever", "train") from error
+        raise MissingExtraError("A trained retriever", "retriever") from error
 
     path = path.expanduser()
     if not path.is_file():
