@@ -31,7 +31,7 @@ CONNECT_S = 10.0
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the answer's length: every engine knows the old one, some hosted models refuse it and name the new one."""
 _DIRECT: dict[str, None] = dict.fromkeys(("http://", "all://localhost", "all://127.0.0.1", "all://[::1]"))
-"""Asked without a proxy: a proxy could read a key that goes by http, and this machine's own addresses it cannot reach."""
+"""Asked without a proxy: it could read a key that goes by http, and this machine's own addresses it cannot reach."""
 _ONE_EACH = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 """A connection for each question, see `cut_off_after`; beside an answer's time that costs nothing."""
 
@@ -146,8 +146,9 @@ class ChatClient:
         timeout = httpx.Timeout(left, connect=min(CONNECT_S, left))
         url = f"{self.endpoint.base_url}/chat/completions"
         with cut_off_after(left) as (trace, over):
+            traced = {"trace": trace}
             try:
-                with self._http.stream("POST", url, json=body, timeout=timeout, extensions={"trace": trace}) as response:
+                with self._http.stream("POST", url, json=body, timeout=timeout, extensions=traced) as response:
                     return self._read(response, deadline)
             except httpx.ConnectTimeout:
                 raise EndpointError(

@@ -1,7 +1,7 @@
 """An end to a request that counts from its beginning.
 
-A client's own time limits begin anew with every piece that arrives, so that a server which sends one letter now and then,
-of its headers even, is waited for as long as it likes.
+A client's own time limits begin anew with every piece that arrives, so that a server which sends one letter now and
+then, of its headers even, is waited for as long as it likes.
 """
 
 from __future__ import annotations

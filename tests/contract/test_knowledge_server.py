@@ -23,6 +23,8 @@ from flawscope.tools.knowledge.base import KnowledgeBase
 from flawscope.tools.knowledge.builder import content_hash, open_knowledge_base
 from flawscope.tools.knowledge.features import image_part
 from flawscope.tools.knowledge.milvus_server import MilvusServer, MilvusServerStore
+from flawscope.tools.knowledge.plant import FOLDER, PlantStore
+from flawscope.tools.knowledge.plant_page import page_from_note
 from flawscope.tools.knowledge.schema import load_documents
 from flawscope.tools.knowledge.verification import verify_knowledge
 
@@ -160,7 +162,7 @@ def test_of_two_that_draw_a_name_at_once_both_take_the_first(tmp_path: Path, mon
 
 
 def test_a_base_opens_without_its_server_and_finds_it_later(
-    knowledge: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    knowledge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     address = MilvusServer(f"http://127.0.0.1:{port}", timeout_s=20.0)
@@ -171,12 +173,43 @@ def test_a_base_opens_without_its_server_and_finds_it_later(
     with pytest.raises(KnowledgeUnreachableError, match="cannot be reached"):
         ids(base)
     assert base.documents_about("hole", None)  # what needs no search is there
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")  # a plant's own server is not asked through one
     with lite_server(tmp_path / "data", port):
         base._store._again = 0.0  # type: ignore[attr-defined]  # as if the rest after the last attempt were over
         assert ids(base) == ids(open_knowledge_base(knowledge, PatchStatistics(), documents=FEW, store="memory"))
         assert base.away is None
     base.close()
     assert capfd.readouterr().err == ""
+
+
+def test_who_reaches_the_server_late_takes_nothing_from_those_who_know_more(knowledge: Path, tmp_path: Path) -> None:
+    port = free_port()
+    address = MilvusServer(f"http://127.0.0.1:{port}", timeout_s=20.0)
+    late = open_knowledge_base(knowledge, PatchStatistics(), documents=FEW, server=address)
+    assert late.away is not None
+    plant = PlantStore(knowledge / FOLDER)
+    page = page_from_note(
+        "xylophone marks",
+        "plate",
+        type_name="hole",
+        doc_id=None,
+        taken=(),
+        author="Kim",
+        created="2026-01-01",
+        box=None,
+        picture_name=None,
+    )
+    with plant.locked():
+        plant.add(page, None, "")
+    with lite_server(tmp_path / "data", port) as server:
+        knowing = opened(knowledge, server)
+        late._store._again = 0.0  # type: ignore[attr-defined]  # as if the rest after the last attempt were over
+        assert late.search("xylophone") == ()
+        assert [found.page.doc_id for found in knowing.search("xylophone")] == [page.doc_id]
+        assert found_by_verification(knowledge, server) == ([], [])
+        knowing.close()
+        late.close()
 
 
 def test_a_server_that_is_killed_started_again_or_halted(
@@ -240,4 +273,5 @@ def test_a_refused_token_is_no_server_that_is_away() -> None:
     assert type(refused) is KnowledgeError
     assert "refuses the token" in str(refused)
     assert "hush" not in str(store._failure("search", OSError("no such user: hush")))
+    assert "hus" not in str(store._failure("search", OSError(f"{'x' * 197}hush")))  # where the reason is cut
     assert "hush" not in repr(store._server)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from flawscope.agent.errors import KnowledgeError, KnowledgeLockedError
 from flawscope.benchmarks.lite_server import LiteServer, lite_server
+from flawscope.tools.knowledge import milvus_collection
 from flawscope.tools.knowledge.in_memory import InMemoryStore
 from flawscope.tools.knowledge.milvus import MilvusLiteStore
 from flawscope.tools.knowledge.milvus_server import MilvusServer, MilvusServerStore
@@ -138,7 +139,8 @@ def test_words_find_the_same_texts_with_the_same_scores_in_every_store(store: St
         (LockRecord("b", np.ones((1, 4), np.float32), "general", "hole"), "shape"),
         (record("", *X), "1 to 128 bytes"),
         (record("ä" * 65, *X), "1 to 128 bytes"),
-        (record("b\udc80", *X), "UTF-8"),
+        (record("b\udc80", *X), "no store can write"),
+        (record("b", *X, product="bell\x07"), "product 'bell.x07' holds characters"),
         (record("b", *X, product="p" * 129), "product"),
         (record("b", *X, kind="k" * 129), "defect type"),
     ],
@@ -192,6 +194,9 @@ def test_names_may_hold_any_characters(store: Store) -> None:
         assert [hit.doc_id for hit in store.search(vector(*X), 5, [name])] == [f"id {name}"]
     found = store.search(vector(*X), 50, ['x"] or doc_id != "', "' or 1 == 1"])
     assert found == []  # a name is never part of the condition
+    for unwritable in ("bell\x07", "half \udcff"):
+        assert store.search(vector(*X), 5, [unwritable]) == []
+        assert len(store.search(vector(*X), 5, [unwritable, "ümläut"])) == 1
     store.delete([f"id {name}" for name in ODD])
     assert store.doc_ids() == set()
 
@@ -217,6 +222,14 @@ def test_a_record_is_what_it_was_when_it_was_given(store: Store) -> None:
 
 
 # Milvus Lite
+
+
+def test_more_than_milvus_gives_at_most_is_cut_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milvus_collection, "MAX_LIMIT", 5)
+    store = MilvusLiteStore(tmp_path, DIM)
+    store.upsert([record(f"d{n}", 1, n, 0, 0) for n in range(8)])
+    assert [hit.doc_id for hit in store.search(vector(*X), 7)] == [f"d{n}" for n in range(5)]
+    store.close()
 
 
 def test_reopening_sees_the_data(tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def test_what_will_not_pass_is_not_asked_again(
 
 def test_a_hanging_server_is_given_up_in_time(server: ChatServer) -> None:
     server.will(hangs(3.0))
-    with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no whole answer within 0\.3 s.*llm_timeout_s"):
+    said = r"gave no whole answer within 0\.3 s.*llm_timeout_s"
+    with hasty(server) as client, pytest.raises(EndpointError, match=said):
         client.complete(HELLO)
     assert len(server.asked) == 1
 
@@ -266,7 +267,7 @@ def test_no_more_questions_at_once_than_allowed(server: ChatServer) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ALL_PROXY", "socks5://me:hush@here:1"), ("HTTPS_PROXY", "foo://me:hush@here"), ("SSL_CERT_FILE", "/no/such.pem")],
+    [("ALL_PROXY", "socks5://me:hush@here:1"), ("HTTPS_PROXY", "foo://me:hush@here"), ("SSL_CERT_FILE", "/no/such")],
 )
 def test_an_environment_that_no_client_can_be_made_with_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -281,7 +282,7 @@ def test_an_environment_that_no_client_can_be_made_with_is_named(
 def test_a_host_that_no_name_can_be_is_an_error(host: str, waits: list[float]) -> None:
     with (
         ChatClient(Endpoint(f"http://{host}/v1", "tiny"), sleep=waits.append) as client,
-        pytest.raises(EndpointError, match="can be no language-model server.*llm_base_url"),
+        pytest.raises(EndpointError, match=r"can be no language-model server.*llm_base_url"),
     ):
         client.complete(HELLO)
     assert waits == []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError
 from .bm25 import BM25_B, BM25_K1
-from .store import MAX_NAME_LENGTH, Hit, LockRecord, WordHit, check_records, check_vector
+from .store import MAX_NAME_LENGTH, UNWRITABLE, Hit, LockRecord, WordHit, check_records, check_vector
 from .terms import terms
 
 PAGE = 1000
@@ -146,10 +146,15 @@ class MilvusCollection:
         self, column: str, query: Any, limit: int, products: Sequence[str] | None, types: Sequence[str] | None
     ) -> list[tuple[str, float]]:
         """Ids and scores, at least ``limit`` where there are so many, with all that equal the last of them."""
-        filters = {"product": products, "defect_type": types}
-        if any(names is not None and not names for names in filters.values()):
+        asked = {"product": products, "defect_type": types}
+        filters = {
+            column_name: [name for name in names if not UNWRITABLE.search(name)]  # which no record has
+            for column_name, names in asked.items()
+            if names is not None
+        }
+        if not all(filters.values()):
             return []
-        condition = " and ".join(f"{name} in {_quoted(names)}" for name, names in filters.items() if names is not None)
+        condition = " and ".join(f"{column_name} in {_quoted(names)}" for column_name, names in filters.items())
         wanted = min(limit + 1, MAX_LIMIT)
         while True:
             found = self._call(
@@ -162,15 +167,16 @@ class MilvusCollection:
                 anns_field=column,
             )[0]
             # Milvus cuts equals off in any order: as long as the last one equals the last wanted, more may follow.
-            if len(found) < wanted or found[-1]["distance"] != found[limit - 1]["distance"] or wanted >= MAX_LIMIT:
+            if len(found) < wanted or wanted == MAX_LIMIT or found[-1]["distance"] != found[limit - 1]["distance"]:
                 break
             wanted = min(2 * wanted, MAX_LIMIT)
         return [(str(hit["doc_id"]), float(hit["distance"])) for hit in found]
 
     def delete(self, doc_ids: Sequence[str]) -> None:
         """Remove records; see ``Store.delete``."""
-        for start in range(0, len(doc_ids), PAGE):  # by a filter of ours: the client pastes ids in without quoting them
-            self._call("delete", self._collection, filter=f"doc_id in {_quoted(doc_ids[start : start + PAGE])}")
+        ids = [doc_id for doc_id in doc_ids if not UNWRITABLE.search(doc_id)]
+        for start in range(0, len(ids), PAGE):  # by a filter of ours: the client pastes ids in without quoting them
+            self._call("delete", self._collection, filter=f"doc_id in {_quoted(ids[start : start + PAGE])}")
 
     def doc_ids(self) -> set[str]:
         """All ids."""

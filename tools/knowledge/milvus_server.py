@@ -3,7 +3,8 @@
 Traps handled here: the client's own keep-alive ends a call that waits for a halted server after 15 s whatever its time
 limit, and starts to connect anew, so it is off; connections are shared by address and token and stay broken together,
 so each store has its own; a server that was started again has released its collections, so they are loaded on
-connecting.
+connecting; gRPC asks even this machine through a proxy of the environment, so it may only over https, where a proxy
+sees no token.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class MilvusServerStore(MilvusCollection):
                 token=server.token or "",
                 timeout=server.timeout_s,
                 dedicated=True,
-                grpc_options=CHANNEL,
+                grpc_options=CHANNEL | {"grpc.enable_http_proxy": int(server.uri.startswith("https:"))},
             )
         except (MilvusException, OSError, ValueError) as error:
             raise self._failure("connecting", error) from error
@@ -138,7 +139,7 @@ class MilvusServerStore(MilvusCollection):
                 f"{self._place} cannot be reached.",
                 hint="Start it, or take the setting milvus_uri away to use this machine's own base.",
             )
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
-        if self._server.token:
+        reason = str(getattr(error, "message", error))
+        if self._server.token:  # before it is cut: half a token is a secret too
             reason = reason.replace(self._server.token, "…")
-        return KnowledgeError(f"{self._place} failed in {method}: {reason}.", hint=REMEDY)
+        return KnowledgeError(f"{self._place} failed in {method}: {' '.join(reason.split())[:200]}.", hint=REMEDY)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError, KnowledgeUnreachableError
 from ...agent.home import storage_errors, write_json_atomically
-from .plant_index import settle
+from .plant_index import SETTLED, settle
 from .store import Hit, LockRecord, Store, WordHit, check_vector
 
 if TYPE_CHECKING:
@@ -152,17 +152,20 @@ def open_remote(
     """
     own = records[n_shipped:]
     shipped = {record.doc_id for record in records[:n_shipped]}
-    name, state, settled_once = collection_of(home), state_folder(home, server), False
+    name, state, opening = collection_of(home), state_folder(home, server), True
 
     def connect() -> Store:
         from .milvus_server import MilvusServerStore
 
-        nonlocal settled_once
         store = MilvusServerStore(server, name, dim)
         try:
             present = store.doc_ids()
-            if settled_once:  # the pages may have changed since by another process: only what is missing is ours to add
-                store.upsert([record for record in records if record.doc_id not in present])
+            if not opening:  # another process may have changed pages since: only what is missing is ours to add
+                missing = [record for record in records if record.doc_id not in present]
+                if not shipped.issuperset(record.doc_id for record in missing):
+                    with storage_errors(state):  # they may be old by now: whoever opens the base next looks again
+                        (state / SETTLED).unlink(missing_ok=True)
+                store.upsert(missing)
                 return store
             store.upsert([record for record in records[:n_shipped] if record.doc_id not in present])
             with storage_errors(state):
@@ -171,7 +174,6 @@ def open_remote(
         except KnowledgeError:
             store.close()
             raise
-        settled_once = True
         return store
 
     remote = RemoteStore(connect, dim)
@@ -180,6 +182,7 @@ def open_remote(
     except KnowledgeUnreachableError:
         if server.required:
             raise
+    opening = False
     return remote
 
 

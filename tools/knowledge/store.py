@@ -6,6 +6,7 @@ implementations. Documents themselves stay outside; a store answers with ids.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -18,6 +19,8 @@ from ...agent.errors import KnowledgeError
 MAX_NAME_LENGTH = 128
 """Bytes of an id, a product's or a type's name: the length of the stores' text columns."""
 MIN_NORM = 1e-6
+UNWRITABLE = re.compile("[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
+"""What a name cannot hold: a condition in Milvus's syntax has no way to write it."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def check_records(records: Iterable[LockRecord], dim: int) -> list[LockRecord]:
         for what, name in (("id", record.doc_id), ("product", record.product), ("defect type", record.defect_type)):
             if not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME_LENGTH:
                 raise KnowledgeError(f"a document's {what} {name[:40]!r} must have 1 to {MAX_NAME_LENGTH} bytes.")
-            if any("\ud800" <= char <= "\udfff" for char in name):
-                raise KnowledgeError(f"a document's {what} {name[:40]!r} cannot be written as UTF-8.")
+            if UNWRITABLE.search(name):
+                raise KnowledgeError(f"a document's {what} {name[:40]!r} holds characters that no store can write.")
         check_vector(record.vector, dim, f"the vector of document {record.doc_id}")
     return checked
