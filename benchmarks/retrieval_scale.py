@@ -122,9 +122,9 @@ def shipped_features(loaded: LoadedSettings) -> Pages:
     if not (folder / digest[:16] / "manifest.json").exists():
         with tempfile.TemporaryDirectory() as scratch:
             open_knowledge_base(Path(scratch), backbone, store="memory").close()
-            vectors, _ = read_base(Path(scratch) / digest[:16], documents, digest)
+            vectors, *_ = read_base(Path(scratch) / digest[:16], documents, digest)
     else:
-        vectors, _ = read_base(folder / digest[:16], documents, digest)
+        vectors, *_ = read_base(folder / digest[:16], documents, digest)
     return Pages(vectors, tuple(d.searchable_text() for d in documents), _cosine_of_types(documents, vectors))
 
 

@@ -62,7 +62,7 @@ def test_it_is_built_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr(builder, "picture_of", never)
+    monkeypatch.setattr(builder, "drawing_features", never)
     opened(built).close()
 
 
@@ -89,15 +89,15 @@ def test_progress_goes_from_nothing_to_all(tmp_path: Path) -> None:
 def test_two_that_build_at_once_do_not_destroy_each_others_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture_of, other = builder.picture_of, []
+    drawing_features, other = builder.drawing_features, []
 
     def meanwhile(drawing: str, backbone: Any) -> Any:
         if not other:
             other.append(None)
             other.append(opened(tmp_path))  # another process comes, builds and opens the same base
-        return picture_of(drawing, backbone)
+        return drawing_features(drawing, backbone)
 
-    monkeypatch.setattr(builder, "picture_of", meanwhile)
+    monkeypatch.setattr(builder, "drawing_features", meanwhile)
     mine = opened(tmp_path, store="memory")
     assert ids(other[1]) == ids(mine)
     other[1].close()

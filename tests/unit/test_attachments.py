@@ -28,7 +28,7 @@ from flawscope.tools.knowledge.attachments import (
     crop_defect,
     embedded,
     keep,
-    picture_part,
+    picture_features,
     read_marked,
     read_picture,
     shown,
@@ -102,7 +102,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
         ("pushpins", "logical_anomalies", ("missing_pushpin", "missing_separator"), 3),
         ("pushpins", "logical_anomalies", (), 3),
         ("splicing_connectors", "logical_anomalies", ("cable_cut",), "splicing_connectors.logical_cut_cable"),
-        ("splicing_connectors", "structural_anomalies", ("cable_cut",), DAMAGE),
+        ("splicing_connectors", "structural_anomalies", ("broken_cable",), DAMAGE),
     ],
 )  # fmt: skip
 def test_the_page_of_a_label(product: str, label: str, names: tuple[str, ...], wanted: str | int | None) -> None:
@@ -299,7 +299,7 @@ def test_the_base_embeds_them_and_finds_the_page(data: Path, tmp_path: Path) -> 
     rich = open_knowledge_base(home, backbone, store="memory", documents=LEATHER)
     assert rich.content_hash != plain.content_hash
     cuts = [a for a in attachments(home / FOLDER) if a.record.doc_id == "leather.cut"]
-    key = np.mean([picture_part(a, backbone) for a in cuts], axis=0)
+    key = np.mean([picture_features(a, backbone).part for a in cuts], axis=0)
     found = rich.retrieve(key, "leather", product="leather", k=2)
     assert found.documents[0].doc_id == "leather.cut"
     assert found.similarities[0] > 0.7
@@ -323,10 +323,10 @@ def test_good_pictures_are_shown_and_not_searched_by(data: Path, tmp_path: Path)
 def test_a_damaged_cache_of_features_costs_one_pass(data: Path, tmp_path: Path) -> None:
     run(tmp_path / FOLDER, data)
     first, backbone = attachments(tmp_path / FOLDER)[0], PatchStatistics()
-    part = picture_part(first, backbone)
+    part = picture_features(first, backbone).part
     (cached,) = (tmp_path / FOLDER / ".parts").rglob("*.npz")
     cached.write_bytes(b"PK nonsense")
-    np.testing.assert_array_equal(picture_part(first, backbone), part)
+    np.testing.assert_array_equal(picture_features(first, backbone).part, part)
     np.testing.assert_array_equal(np.load(cached)["part"], part)
 
 

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_atomically, write_json_atomically
+from .joint import PictureFeatures
 from .part_cache import PartCache
 from .schema import GOOD
 
@@ -286,8 +287,8 @@ def page_keys(attached: Iterable[Attachment]) -> list[str]:
     return sorted(f"{a.record.doc_id} {a.record.picture_sha256}" for a in attached)
 
 
-def picture_part(attachment: Attachment, backbone: Backbone) -> NDArray[np.float32]:
-    """Image part of an attached picture as a whole, float32 (D,), kept beside the pictures once it was computed.
+def picture_features(attachment: Attachment, backbone: Backbone) -> PictureFeatures:
+    """Features of an attached picture as a whole, kept beside the pictures once they were computed.
 
     Of the whole picture and not only its defect: the keys of inspections are of whole pictures, or weighted by a map
     that is far wider than a drawn mask.
@@ -297,7 +298,7 @@ def picture_part(attachment: Attachment, backbone: Backbone) -> NDArray[np.float
         StorageError: the disk refuses.
     """
     cache = PartCache(attachment.folder.parents[1] / _PARTS, backbone)
-    return cache.part(attachment.record.picture_sha256, lambda: read_picture(attachment))
+    return cache.features(attachment.record.picture_sha256, lambda: read_picture(attachment))
 
 
 def _damaged(place: Path, what: str) -> KnowledgeError:

@@ -14,6 +14,7 @@ from ...agent.errors import KnowledgeUnreachableError
 from .categories import CategoryChoice, category_posterior, choose, prototypes
 from .familiarity import Familiarity, judge, least_familiar
 from .features import LockSpace
+from .joint import JointPictures
 from .lookup import documents_about
 from .q2k import SAMPLERS
 from .remote import RemoteStore
@@ -59,12 +60,14 @@ class KnowledgeBase:
         space: LockSpace,
         store: Store,
         content_hash: str,
+        joint: JointPictures | None = None,
     ) -> None:
         self.documents = {document.doc_id: document for document in documents}
         self.content_hash = content_hash
         self._vectors = dict(zip(self.documents, vectors, strict=True))
         self._space = space
         self._store = store
+        self._joint = joint
 
     def retrieve(
         self,
@@ -180,6 +183,8 @@ class KnowledgeBase:
     ) -> tuple[Found, ...]:
         """Search by words, by a picture or by both, see ``search.search_pages``.
 
+        A base of a backbone with a text tower also looks for the words in the pages' pictures.
+
         Args:
             words: free text.
             image: image part of a picture.
@@ -188,7 +193,9 @@ class KnowledgeBase:
             k: at most so many.
         """
         scope = Scope.of(self.documents, product, type_name)
-        return search_pages(self._store, self._space, self._vectors, scope, words=words, image=image, k=k)
+        return search_pages(
+            self._store, self._space, self._vectors, scope, words=words, image=image, k=k, joint=self._joint
+        )
 
     def documents_about(
         self, defect_type: str, product: str | None, image: NDArray[np.float32] | None = None
@@ -211,6 +218,11 @@ class KnowledgeBase:
         return tuple(
             sorted(pages, key=lambda p: (p.product != product, not pictured[p.doc_id], -likeness[p.doc_id], p.doc_id))
         )
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether words are looked for in the pages' pictures too: the backbone has a text tower."""
+        return self._joint is not None
 
     @property
     def away(self) -> KnowledgeUnreachableError | None:

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_json_atomically
 from ..backbones import Backbone
 from .attachments import FOLDER as ATTACHED
-from .attachments import Attachment, embedded, page_keys, picture_part
+from .attachments import Attachment, embedded, page_keys, picture_features
 from .base import KnowledgeBase
-from .features import LockSpace, grid_weights, image_part
+from .features import LockSpace, grid_weights
 from .in_memory import InMemoryStore
+from .joint import JointPictures, PictureFeatures
 from .plant import FOLDER, PlantStore
 from .plant_index import SETTLED, plant_vectors, settle
 from .remote import open_remote
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Raise when features, drawings or files change meaning."""
+JOINT_FORMAT = 1
+"""Likewise of the vectors for words, which only bases of backbones with a text tower have."""
 PICTURE_SIDE_PX = 320
 VARIANTS = 3
 
@@ -78,7 +81,7 @@ def open_knowledge_base(
     home = folder / digest[:16]
     if not (home / "manifest.json").exists():
         _build(home, pages, attached, backbone, projection, digest, progress)
-    vectors, space = read_base(home, pages, digest)
+    vectors, space, joint = read_base(home, pages, digest)
     space = replace(space, projection=projection)
     plant = PlantStore(folder / FOLDER)
     own = plant.current()
@@ -87,7 +90,7 @@ def open_knowledge_base(
         raise KnowledgeError(
             f"the plant's page {name} has the name of a shipped one.", hint=f"Remove it: flawscope kb remove {name}"
         )
-    own_vectors = plant_vectors(home, plant, own, backbone, space, progress)
+    own_vectors, own_joint = plant_vectors(home, plant, own, backbone, space, joint, progress)
     keys = [d.key for d in own]
     records = [
         LockRecord(d.doc_id, v, d.product, d.defect_type, d.searchable_text())
@@ -100,7 +103,10 @@ def open_knowledge_base(
         opened = _open_store(store, home, records, len(pages), keys, space)
     everything = hashlib.sha256("\n".join([digest, *keys]).encode()).hexdigest() if own else digest
     all_pages = (*pages, *(d.page for d in own))
-    return KnowledgeBase(all_pages, np.stack([*vectors, *own_vectors]), space, opened, everything)
+    pictures = None
+    if joint is not None:
+        pictures = JointPictures.of(backbone, [page.doc_id for page in all_pages], np.stack([*joint, *own_joint]))
+    return KnowledgeBase(all_pages, np.stack([*vectors, *own_vectors]), space, opened, everything, pictures)
 
 
 def shipped_documents() -> tuple[KnowledgeDocument, ...]:
@@ -121,6 +127,8 @@ def content_hash(
         parts.append(f"retriever {projection.sha256}")
     if backbone.image_size_px is not None:
         parts.append(f"canvas {backbone.image_size_px}")  # the same weights see another picture
+    if backbone.has_text:
+        parts.append(f"joint {JOINT_FORMAT}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -133,27 +141,34 @@ def _build(
     digest: str,
     progress: Progress | None,
 ) -> None:
-    pictures: dict[str, list[NDArray[np.float32]]] = {}
+    pictures: dict[str, list[PictureFeatures]] = {}
     for done, document in enumerate(documents):
         if progress:
             progress("building the knowledge base", done, len(documents))
-        own = [picture_part(a, backbone) for a in attached if a.record.doc_id == document.doc_id]
-        own += [picture_of(document.drawing, backbone)] if document.drawing else []
+        own = [picture_features(a, backbone) for a in attached if a.record.doc_id == document.doc_id]
+        own += [drawing_features(document.drawing, backbone)] if document.drawing else []
         if own:
             pictures[document.doc_id] = own
     if progress:
         progress("building the knowledge base", len(documents), len(documents))
-    parts = [part for several in pictures.values() for part in several] or [np.zeros(_depth(backbone), np.float32)]
+    means = {doc_id: PictureFeatures.mean(own) for doc_id, own in pictures.items()}
+    example = next(iter(means.values()), None) or _blank(backbone)
+    parts = [one.part for several in pictures.values() for one in several] or [np.zeros_like(example.part)]
     space = LockSpace.fit(np.stack(parts))
     if projection is not None:
         space = LockSpace(projection.mean, projection.spread, projection)
-    means = {doc_id: np.asarray(np.mean(own, axis=0), np.float32) for doc_id, own in pictures.items()}
-    vectors = np.stack([space.embed(means.get(d.doc_id), d.searchable_text()) for d in documents])
+    seen = [means.get(document.doc_id) for document in documents]
+    texts = [document.searchable_text() for document in documents]
+    vectors = [space.embed(None if s is None else s.part, text) for s, text in zip(seen, texts, strict=True)]
+    arrays: dict[str, Any] = {"vectors": np.stack(vectors), "mean": space.mean, "spread": space.spread}
+    if example.joint is not None:
+        nowhere = np.zeros_like(example.joint)
+        arrays["joint"] = np.stack([nowhere if s is None or s.joint is None else s.joint for s in seen])
     if (home / "manifest.json").exists():
         return  # another process built the same base meanwhile, and may have it open: it must not be replaced
     with new_folder(home) as fresh:
         with storage_errors(fresh), (fresh / "vectors.npz").open("wb") as file:
-            np.savez(file, vectors=vectors, mean=space.mean, spread=space.spread)
+            np.savez(file, **arrays)
         digest_of_file = hashlib.sha256((fresh / "vectors.npz").read_bytes()).hexdigest()
         manifest = {
             "format": FORMAT,
@@ -167,23 +182,33 @@ def _build(
 
 def picture_of(drawing: str, backbone: Backbone) -> NDArray[np.float32]:
     """Image part of a drawing: the mean over its variants of the defect-weighted tokens."""
+    return drawing_features(drawing, backbone).part
+
+
+def drawing_features(drawing: str, backbone: Backbone) -> PictureFeatures:
+    """Features of a drawing: the mean over its variants, their tokens weighted by the defect."""
     from .drawings import draw_defect
 
-    parts = []
+    seen = []
     for variant in range(VARIANTS):
         drawn = draw_defect(drawing, variant=variant, size=PICTURE_SIDE_PX)
         features = backbone.encode_image(drawn.image[None])
-        parts.append(image_part(features, grid_weights(drawn.mask, features.grid)))
-    return np.asarray(np.mean(parts, axis=0), dtype=np.float32)
+        seen.append(PictureFeatures.of(features, backbone, grid_weights(drawn.mask, features.grid)))
+    return PictureFeatures.mean(seen)
 
 
-def _depth(backbone: Backbone) -> int:
-    blank = np.full((1, 64, 64, 3), 128, np.uint8)
-    return sum(layer.shape[2] for layer in backbone.encode_image(blank).patch_tokens)
+def _blank(backbone: Backbone) -> PictureFeatures:
+    """Features of nothing, for their shapes."""
+    return PictureFeatures.of(backbone.encode_image(np.full((1, 64, 64, 3), 128, np.uint8)), backbone)
 
 
-def read_base(home: Path, documents: Sequence[KnowledgeDocument], digest: str) -> tuple[NDArray[np.float32], LockSpace]:
+def read_base(
+    home: Path, documents: Sequence[KnowledgeDocument], digest: str
+) -> tuple[NDArray[np.float32], LockSpace, NDArray[np.float32] | None]:
     """Vectors (n, dim) of the documents of a built base, in their order, and the space they live in.
+
+    Last come their pictures' vectors in the space shared with words, (n, D), of unit length or zero where there is no
+    picture; None for a base of a backbone without a text tower.
 
     Raises:
         KnowledgeError: the base is damaged.
@@ -199,7 +224,8 @@ def read_base(home: Path, documents: Sequence[KnowledgeDocument], digest: str) -
         if manifest["doc_ids"] != [d.doc_id for d in documents]:
             raise damaged
         with np.load(home / "vectors.npz", allow_pickle=False) as file:
-            return file["vectors"], LockSpace(file["mean"], file["spread"])
+            joint = file.get("joint")  # there only with a text tower
+            return file["vectors"], LockSpace(file["mean"], file["spread"]), joint
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise damaged from error
 

@@ -1,4 +1,4 @@
-"""Image parts of pictures, computed once for each picture and backbone and kept on disk; any file may be deleted."""
+"""Features of pictures, computed once for each picture and backbone and kept on disk; any file may be deleted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.home import write_atomically
 from ..backbones import Backbone
-from .features import image_part
+from .joint import PictureFeatures
 
 
 @dataclass(frozen=True)
 class PartCache:
-    """Image parts by content.
+    """Features by content.
 
     Attributes:
         folder: made when first written.
@@ -29,15 +30,22 @@ class PartCache:
     backbone: Backbone
 
     def part(self, identity: str, read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Image part of a picture as a whole, float32 (D,).
+        """Image part of a picture as a whole, float32 (D,); see ``features``."""
+        return self._kept(identity, read, ("part",)).part
+
+    def features(self, identity: str, read: Callable[[], NDArray[np.uint8]]) -> PictureFeatures:
+        """Features of a picture as a whole.
 
         Args:
             identity: what tells the picture from any other, such as the hash of its file.
-            read: gives the picture, uint8 (H, W, 3); called when its part is not there or cannot be read.
+            read: gives the picture, uint8 (H, W, 3); called when its features are not there or cannot be read.
 
         Raises:
             StorageError: the disk refuses.
         """
+        return self._kept(identity, read, ("part", "joint") if self.backbone.has_text else ("part",))
+
+    def _kept(self, identity: str, read: Callable[[], NDArray[np.uint8]], wanted: tuple[str, ...]) -> PictureFeatures:
         from ..views import encode
 
         seen_by = f"{identity} {self.backbone.weights_sha256} {self.backbone.image_size_px}"
@@ -45,16 +53,18 @@ class PartCache:
         path = self.folder / name[:2] / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as file:
-                return np.asarray(file["part"], np.float32)
+                found = {name: np.asarray(file[name], np.float32) for name in wanted}
+                return PictureFeatures(found["part"], found.get("joint"))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damage costs one forward pass
             path.unlink(missing_ok=True)
-        part = image_part(encode(self.backbone, None, read()))
+        seen = PictureFeatures.of(encode(self.backbone, None, read()), self.backbone)
+        arrays: dict[str, Any] = {"part": seen.part} if seen.joint is None else {"part": seen.part, "joint": seen.joint}
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                np.savez(file, part=part)
+                np.savez(file, **arrays)
 
         write_atomically(path, write)
-        return part
+        return seen

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import storage_errors, write_atomically, write_json_atomically
-from .features import LockSpace, grid_weights, image_part
+from .features import LockSpace, grid_weights
+from .joint import PictureFeatures
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -41,34 +42,55 @@ def plant_vectors(
     documents: Sequence[PlantDocument],
     backbone: Backbone,
     space: LockSpace,
+    joint: NDArray[np.float32] | None,
     progress: Progress | None,
-) -> list[NDArray[np.float32]]:
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Lock features of the pages, each read from its file or embedded and kept.
+
+    Beside them their pictures' vectors in the space shared with words: as long as those of ``joint``, the shipped
+    pages', and zero without a picture. There are none when that is None.
 
     Raises:
         KnowledgeError: a picture or a kept vector is damaged.
         StorageError: a vector cannot be written.
     """
-    vectors = []
-    missing = sum(not vector_path(home, document).exists() for document in documents)
+    vectors: list[NDArray[np.float32]] = []
+    in_words: list[NDArray[np.float32]] = []
+    missing = sum(not _is_embedded(home, document, joint) for document in documents)
     done = 0
     for document in documents:
-        path = vector_path(home, document)
-        if not path.exists():
+        path, joint_file = vector_path(home, document), joint_path(home, document)
+        if not _is_embedded(home, document, joint):
             if progress:
                 progress("learning the plant's pages", done, missing)
-            vector = space.embed(_picture_part(store, document, backbone), document.page.searchable_text())
-            keep_vector(path, vector)
+            seen = _picture_features(store, document, backbone)
+            keep_vector(path, space.embed(None if seen is None else seen.part, document.page.searchable_text()))
+            if seen is not None and seen.joint is not None:
+                keep_vector(joint_file, seen.joint)
             done += 1
         vectors.append(read_vector(path, space.dim))
+        if joint is not None:
+            length = joint.shape[1]
+            pictured = bool(document.version.picture_sha256)
+            in_words.append(read_vector(joint_file, length) if pictured else np.zeros(length, np.float32))
     if progress and missing:
         progress("learning the plant's pages", missing, missing)
-    return vectors
+    return vectors, in_words
+
+
+def _is_embedded(home: Path, document: PlantDocument, joint: NDArray[np.float32] | None) -> bool:
+    has_joint = joint is None or not document.version.picture_sha256 or joint_path(home, document).exists()
+    return has_joint and vector_path(home, document).exists()
 
 
 def vector_path(home: Path, document: PlantDocument) -> Path:
     """Where a base keeps the vector of a page."""
     return home / VECTORS / f"{document.key[:32]}.npz"
+
+
+def joint_path(home: Path, document: PlantDocument) -> Path:
+    """Where a base keeps the vector of a page's picture in the space shared with words."""
+    return home / VECTORS / f"{document.key[:32]}.joint.npz"
 
 
 def read_vector(path: Path, dim: int | None = None) -> NDArray[np.float32]:
@@ -133,7 +155,7 @@ def settle(
         marker.touch()
 
 
-def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone) -> NDArray[np.float32] | None:
+def _picture_features(store: PlantStore, document: PlantDocument, backbone: Backbone) -> PictureFeatures | None:
     from ..imaging import load_image
     from ..views import encode
 
@@ -142,15 +164,16 @@ def _picture_part(store: PlantStore, document: PlantDocument, backbone: Backbone
         return None
     picture = load_image(blob)
     features = encode(backbone, None, picture.rgb)
-    whole = image_part(features)
+    whole = PictureFeatures.of(features, backbone)
     if document.page.box is None:
         return whole
     x0, y0, x1, y1 = document.page.box
     mask = np.zeros(picture.rgb.shape[:2], np.bool_)
     sx, sy = picture.meta.scale_x, picture.meta.scale_y
     mask[int(y0 * sy) : max(int(y1 * sy), int(y0 * sy) + 1), int(x0 * sx) : max(int(x1 * sx), int(x0 * sx) + 1)] = True
-    marked = image_part(features, grid_weights(mask, features.grid))
-    return np.asarray((1.0 - BOX_SHARE) * whole + BOX_SHARE * marked, np.float32)
+    marked = PictureFeatures.of(features, backbone, grid_weights(mask, features.grid))
+    # Words speak of what is marked; the whole picture is half of its joint vector already.
+    return PictureFeatures((1.0 - BOX_SHARE) * whole.part + BOX_SHARE * marked.part, marked.joint)
 
 
 def keep_vector(path: Path, vector: NDArray[np.float32]) -> None:

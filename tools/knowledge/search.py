@@ -1,13 +1,14 @@
 """Search the pages by words, by a picture or by both, for people and for steps that hold words.
 
 Words go to BM25, a picture to the cosine of the image parts, and both rankings are joined by reciprocal rank fusion.
+With a text tower the words are also looked for in the pages' pictures (``joint``), which is one more ranking.
 The words of a key (``features.text_part``) serve the inspection's joint key; on their own they find little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ...agent.errors import KnowledgeError
 from .features import LockSpace
 from .fusion import fuse
+from .joint import JointPictures
 from .schema import KnowledgeDocument
 from .store import Store
 
@@ -28,15 +30,19 @@ class Found:
 
     Attributes:
         page: the page.
-        score: what the order is by: fused ranks when words and a picture were given, else the one that was.
+        score: what the order is by: fused ranks when there are several rankings, else what the one is by.
         word_score: BM25 of its text, None when no word of the query occurs in it.
         similarity: cosine of its picture with the one given, None without either.
+        word_similarity: cosine of its picture with the words given, None without either or without a text tower.
+        ranks: its place in each ranking that holds it, from 1: ``words``, ``words_to_picture``, ``picture``.
     """
 
     page: KnowledgeDocument
     score: float
     word_score: float | None
     similarity: float | None
+    word_similarity: float | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ def search_pages(
     words: str = "",
     image: NDArray[np.float32] | None = None,
     k: int = 4,
+    joint: JointPictures | None = None,
 ) -> tuple[Found, ...]:
     """The k pages that answer best, ties by doc_id; fewer when fewer hold a word or have a picture.
 
@@ -93,28 +100,44 @@ def search_pages(
         words: free text.
         image: image part of a picture, see ``features.image_part``.
         k: at most so many.
+        joint: the pages' pictures in the space shared with words, None without a text tower.
 
     Raises:
         KnowledgeError: there is neither a word nor a picture, or the store failed.
+        BackendError: a word is longer than the text tower reads.
     """
     if image is None and not words.strip():
         raise KnowledgeError("a search needs words or a picture.")
     limit = max(DEPTH, k) + scope.strangers
     by_words: dict[str, float] = {}
+    in_pictures: dict[str, float] = {}
     by_picture: dict[str, float] = {}
     if words.strip():
         hits = store.search_words(words, limit, scope.products, scope.types)
         by_words = {hit.doc_id: hit.score for hit in hits if hit.doc_id in scope.pages}
+        in_pictures = {} if joint is None else joint.search(words, scope.pages, max(DEPTH, k))
     if image is not None:
         key = space.key(image, "")
         ids = [hit.doc_id for hit in store.search(key, limit, scope.products, scope.types)]
         by_picture = _likeness(space, vectors, key, [doc_id for doc_id in ids if doc_id in scope.pages])
-    if by_words and by_picture:
-        ranked = fuse([list(by_words), list(by_picture)])
+    rankings = {"words": by_words, "words_to_picture": in_pictures, "picture": by_picture}
+    places = {name: {i: n for n, i in enumerate(ranking, start=1)} for name, ranking in rankings.items() if ranking}
+    if len(places) > 1:
+        # A page without a picture cannot be in the ranking of words in pictures: that is no sign against it.
+        unpictured = set(scope.pages).difference(joint.doc_ids) if joint is not None and in_pictures else set()
+        ranked = fuse([list(ranking) for ranking in places.values()], unpictured)
     else:
-        ranked = list((by_words or by_picture).items())
+        ranked = list((by_words or in_pictures or by_picture).items())
     return tuple(
-        Found(scope.pages[doc_id], score, by_words.get(doc_id), by_picture.get(doc_id)) for doc_id, score in ranked[:k]
+        Found(
+            scope.pages[doc_id],
+            score,
+            by_words.get(doc_id),
+            by_picture.get(doc_id),
+            in_pictures.get(doc_id),
+            {name: ranking[doc_id] for name, ranking in places.items() if doc_id in ranking},
+        )
+        for doc_id, score in ranked[:k]
     )
 
 

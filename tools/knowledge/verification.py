@@ -17,7 +17,7 @@ from .attachments import Attachment, check, places, read_attachment, read_marked
 from .builder import content_hash, read_base, shipped_documents
 from .guard import LeakGuard
 from .plant import FOLDER, PlantDocument, PlantStore
-from .plant_index import read_vector, settled, vector_path
+from .plant_index import joint_path, read_vector, settled, vector_path
 from .plant_page import UNKNOWN
 from .schema import GOOD, KnowledgeDocument
 from .store import Store, check_vector
@@ -191,7 +191,7 @@ def _vectors(
 ) -> dict[str, NDArray[np.float32]]:
     """Vector of each page that has a sound one."""
     try:
-        stored, space = read_base(home, shipped, digest)
+        stored, space, joint = read_base(home, shipped, digest)
     except KnowledgeError as error:
         done.problems.append(error.message)
         return {}
@@ -203,6 +203,8 @@ def _vectors(
             continue
         try:
             found[document.page.doc_id] = read_vector(path, space.dim)
+            if joint is not None and document.version.picture_sha256:
+                _check_joint(home, document, joint.shape[1], done)
         except KnowledgeError as error:
             done.problems.append(f"{document.page.doc_id}: {error.message}")
     for doc_id, vector in list(found.items()):
@@ -212,6 +214,15 @@ def _vectors(
             done.problems.append(error.message)
             del found[doc_id]
     return found
+
+
+def _check_joint(home: Path, document: PlantDocument, length: int, done: Verification) -> None:
+    """The vector of a page's picture that words are compared with."""
+    path = joint_path(home, document)
+    if not path.exists():
+        done.notes.append(f"{document.page.doc_id}: the next inspection embeds its picture for words")
+        return
+    check_vector(read_vector(path, length), length, f"the vector for words of {document.page.doc_id}")
 
 
 def _check_store(
