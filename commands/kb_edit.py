@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from ..agent.settings import LoadedSettings
     from ..tools.imaging import LoadedImage
-    from ..tools.knowledge.plant import PlantDocument, PlantStore, Version
+    from ..tools.knowledge.plant import PlantDocument, PlantStore
     from ..tools.knowledge.plant_page import PlantPage
+    from ..tools.knowledge.plant_version import Version
 
 _DRAFTS = "drafts"
 

@@ -38,8 +38,8 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..tools.knowledge.plant import Version
     from ..tools.knowledge.plant_page import PlantPage
+    from ..tools.knowledge.plant_version import Version
 
 
 def add(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..tools.imaging import LoadedImage
     from ..tools.knowledge.guard import LeakGuard
     from ..tools.knowledge.known_pictures import KnownPictures
-    from ..tools.knowledge.plant import PlantStore, Version
+    from ..tools.knowledge.plant import PlantStore
+    from ..tools.knowledge.plant_version import Version
 
 
 def complete_page(incomplete: str) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flawscope.agent.errors import ConfigError, KnowledgeError
 from flawscope.tools.imaging import load_image
-from flawscope.tools.knowledge.guard import LeakGuard
+from flawscope.tools.knowledge.guard import LeakGuard, _digest
 from flawscope.tools.knowledge.known_pictures import KnownPicture, KnownPictures
 from flawscope.tools.knowledge.twins import are_twins, fingerprint
 
@@ -70,6 +70,27 @@ def test_a_damaged_file_is_one_line(guard: LeakGuard) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(KnowledgeError, match=r"plates\.npz is damaged"):
         guard.sets()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bits": np.zeros(0, np.uint64)},
+        {"bits": np.array(3 * ["no bits"])},
+        {"thumbnails": np.zeros((3, 8, 8), np.float16)},
+        {"names": np.array("one")},
+        {"sha256": np.zeros(3)},
+    ],
+)
+def test_arrays_that_do_not_fit_are_damage_though_their_digest_is_right(
+    guard: LeakGuard, change: dict[str, np.ndarray]
+) -> None:
+    (path,) = guard.folder.iterdir()
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in ("names", "sha256", "bits", "thumbnails")} | change
+    np.savez(path, digest=np.array(_digest(arrays)), **arrays)
+    with pytest.raises(KnowledgeError, match=r"plates\.npz is damaged"):
+        LeakGuard(guard.folder.parents[1]).sets()
 
 
 def test_nothing_is_made_before_a_set_is_added(tmp_path: Path) -> None:

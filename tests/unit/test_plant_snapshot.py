@@ -235,6 +235,38 @@ def test_a_compressed_guard_is_refused(folder: Path, tmp_path: Path, parts: dict
         restore(folder, tmp_path / "bomb.tar")
 
 
+def test_an_old_version_that_would_end_the_process_is_refused(
+    folder: Path, tmp_path: Path, parts: dict[str, bytes]
+) -> None:
+    deep = with_file(parts, "plant/plate.burr.1/0001/page.yaml", b"title: " + b"[" * 200_000)
+    (tmp_path / "deep.tar").write_bytes(packed(deep))
+    with pytest.raises(KnowledgeError, match=r"plate\.burr\.1 is damaged"):
+        restore(folder, tmp_path / "deep.tar")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"picture_hash": "no hash"},
+        {"picture_hash": ""},
+        {"picture_hash": 7},
+        {"author": ["Ada"]},
+        {"number": True},
+        {"action": "own"},
+        {"previous_sha256": "../x"},
+        {"more": ""},
+    ],
+)
+def test_a_record_that_none_would_write_is_refused(
+    folder: Path, tmp_path: Path, parts: dict[str, bytes], change: dict[str, Any]
+) -> None:
+    name = "plant/plate.burr.1/0001/version.json"
+    record = json.dumps({**json.loads(parts[name]), **change}).encode()
+    (tmp_path / "bad.tar").write_bytes(packed(with_file(parts, name, record)))
+    with pytest.raises(KnowledgeError, match="its record cannot be read"):
+        restore(folder, tmp_path / "bad.tar")
+
+
 def test_a_page_with_a_shipped_name_is_refused(folder: Path, tmp_path: Path) -> None:
     write_snapshot(folder, tmp_path / "a.tar")
     with pytest.raises(KnowledgeError, match=r"plate\.burr\.1 has the name of a shipped one"):

@@ -188,9 +188,19 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             digest = str(file["digest"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise damaged from error
-    if _digest(arrays) != digest:
+    if _digest(arrays) != digest or not _fit(arrays):
         raise damaged
     return arrays
+
+
+def _fit(arrays: dict[str, NDArray[Any]]) -> bool:
+    """Whether the arrays hold the same number of pictures, each what it should be."""
+    number = arrays["names"].shape[:1]
+    side = (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+    expected = {"names": ("U", ()), "sha256": ("U", ()), "bits": ("u", ()), "thumbnails": ("f", side)}
+    return len(number) == 1 and all(
+        (arrays[key].dtype.kind, arrays[key].shape) == (kind, number + shape) for key, (kind, shape) in expected.items()
+    )
 
 
 def _digest(arrays: dict[str, NDArray[Any]]) -> str:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from ...agent.errors import KnowledgeError
 from ...agent.home import recover_folder, storage_errors
 from .disk import lock_alone, sync_folder
 from .plant_page import PlantPage
+from .plant_version import Action, Version, version_from
 from .safe_yaml import LOADER
 
 FOLDER = "plant"
@@ -36,36 +36,8 @@ PAGE, RECORD = "page.yaml", "version.json"
 LOCK = ".lock"
 GUARD = ".guard"
 """Fingerprints that no page may match, see ``guard``; here, so that all a plant knows is in one folder."""
-Action = Literal["add", "edit", "import", "draft", "accept", "reject", "feedback", "remove", "rollback"]
 _NUMBER = re.compile(r"[0-9]{4,}")
 _UNFINISHED = ".new-"
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a page.
-
-    Attributes:
-        doc_id: the page.
-        number: 1 for the first.
-        action: what made it; ``remove`` leaves no page.
-        author: who did it.
-        time: UTC, ISO 8601.
-        page_sha256: of the file; empty after ``remove``.
-        picture_sha256: of the file; empty without a picture.
-        picture_hash: difference hash of the picture, 16 hex digits; empty without one.
-        previous_sha256: of the record before, empty for the first: a record cannot be changed unnoticed.
-    """
-
-    doc_id: str
-    number: int
-    action: Action
-    author: str
-    time: str
-    page_sha256: str
-    picture_sha256: str
-    picture_hash: str
-    previous_sha256: str
 
 
 @dataclass(frozen=True)
@@ -270,9 +242,8 @@ class PlantStore:
 
     def _record(self, doc_id: str, number: int) -> Version:
         try:
-            record: dict[str, Any] = json.loads((self._place(doc_id, number) / RECORD).read_text(encoding="utf-8"))
-            version = Version(**record)
-        except (OSError, ValueError, TypeError) as error:
+            version = version_from((self._place(doc_id, number) / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise KnowledgeError(
                 f"version {number} of the plant's page {doc_id} is damaged: its record cannot be read.",
                 hint=f"Restore {self._place(doc_id, number)} from a copy.",

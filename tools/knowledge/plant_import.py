@@ -13,8 +13,9 @@ from ..imaging import load_image
 from .guard import LeakGuard
 from .import_rows import ImportRow, ImportSource, RowError, page_of, row_id, row_sha256
 from .known_pictures import KnownPicture, KnownPictures
-from .plant import PlantStore, Version
+from .plant import PlantStore
 from .plant_page import PlantPage
+from .plant_version import Version
 from .schema import plain_text
 from .twins import Fingerprint, fingerprint
 

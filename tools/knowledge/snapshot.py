@@ -16,9 +16,12 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
+
+import yaml
 
 from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_atomically
@@ -258,11 +261,11 @@ def _check(folder: Path) -> list[str]:
     for doc_id in store.all_ids():
         try:
             last = store.history(doc_id)[-1]
+            for page in (folder / PLANT / doc_id).glob(f"*/{PAGE}"):  # old versions too: diff and rollback load them
+                with suppress(yaml.YAMLError):  # an old version may be damaged, and whoever reads it is told
+                    check_yaml(page.read_bytes())
             if last.action == "remove":
                 continue
-            place = folder / PLANT / doc_id / f"{last.number:04d}" / PAGE
-            if place.is_file():
-                check_yaml(place.read_bytes())
             picture = store.picture(store.read(last))
             if picture is not None:
                 load_image(picture)
