@@ -71,6 +71,22 @@ def test_a_folder_of_types_and_of_notes(cli: Any) -> None:
     assert cli("kb", "verify").code == 0
 
 
+def test_names_in_capitals_have_their_notes_as_well(cli: Any) -> None:
+    photo(cli.folder / "photos" / "dent", "A.PNG", 1)
+    (cli.folder / "photos" / "dent" / "A.TXT").write_text("dent on rim, due to worn die, rework")
+    assert run(cli, cli.folder / "photos", "--product", "plate").code == 0
+    assert "worn die" in cli("kb", "show", "plate.dent.a").out
+
+
+def test_a_note_that_is_a_link_to_another_folder_is_not_read(cli: Any) -> None:
+    (cli.folder / "secret").write_text("the key is 1234")
+    photo(cli.folder / "photos" / "dent", "a.png", 1)
+    (cli.folder / "photos" / "dent" / "a.txt").symlink_to(cli.folder / "secret")
+    done = run(cli, cli.folder / "photos", "--product", "plate")
+    assert refused(done) == ["dent/a.png: a.txt is no file of the imported folder"]
+    assert ids(cli) == []
+
+
 def test_products_may_be_folders(cli: Any) -> None:
     photo(cli.folder / "photos" / "plate" / "burr", "a.png", 1)
     assert run(cli, cli.folder / "photos").code == 0
@@ -128,6 +144,14 @@ def test_a_dry_run_writes_nothing(cli: Any) -> None:
     assert done.code == 6
     assert "1 new, 0 changed, 0 unchanged, 1 refused (dry run, nothing was written)" in done.out
     assert ids(cli) == []
+
+
+def test_empty_cells_that_a_spreadsheet_adds_mean_nothing(cli: Any) -> None:
+    done = run(cli, table(cli, "sep=;\r\nproduct;type;note;;\r\nplate;burr;burr, on edge;;\r\nplate;dent;dent;;;;\r\n"))
+    assert (done.code, done.err) == (0, "")
+    assert ids(cli) == ["plate.burr", "plate.dent"]
+    shifted = run(cli, table(cli, "product;type;note\nplate;hole;hole;;surplus\n"))
+    assert refused(shifted) == ["line 2: it has 5 cells, the heading 3"]
 
 
 ROWS = "product;type;note\r\nplate;burr;Grat über Kante\r\n"

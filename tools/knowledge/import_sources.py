@@ -21,6 +21,8 @@ MAX_FILE_BYTES: Final = 64_000_000
 PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _NOTE_SUFFIXES = (".yaml", ".yml", ".txt")
 _DELIMITERS = ",;\t"
+_EXCEL_MARK = "sep="
+"""A first line such as ``sep=;`` is for Excel only."""
 _MAX_NOTE_BYTES = 100_000
 
 
@@ -86,14 +88,19 @@ def read_table(path: Path, text: str, product: str | None, notes: tuple[str, ...
     refused: list[str] = []
     columns: list[str | None] = []
     for line, cells in _lines(path.name, text, delimiter):
+        if not columns and line == 1 and cells[0].strip().lower().startswith(_EXCEL_MARK):
+            continue
         if not columns:
             columns = _heading(path.name, cells, product)
-            unread = [printable(cell)[:40] for cell, name in zip(cells, columns, strict=True) if name is None]
+            named = zip(cells, columns, strict=True)  # spreadsheets fill the heading up with empty cells
+            unread = [printable(cell)[:40] for cell, name in named if name is None and cell.strip()]
             notes = (*notes, *([f"columns not read: {', '.join(unread)}"] if unread else []))
             continue
         if len(rows) + len(refused) >= MAX_ROWS:
             raise KnowledgeError(f"{path.name} has more than {MAX_ROWS} rows.", hint="Split it.")
         place = f"line {line}"
+        while len(cells) > len(columns) and not cells[-1].strip():  # they fill up rows as well
+            cells.pop()
         try:
             if len(cells) != len(columns):
                 raise RowError(f"it has {len(cells)} cells, the heading {len(columns)}")
@@ -126,7 +133,8 @@ def _lines(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 def _delimiter(text: str) -> str:
     """The delimiter with which the heading names the most columns."""
-    heading = next((line for line in text.splitlines() if line.strip()), "")
+    lines = (line for line in text.splitlines() if line.strip() and not line.lower().startswith(_EXCEL_MARK))
+    heading = next(lines, "")
     return max(
         _DELIMITERS, key=lambda mark: sum(field_name(cell.strip('"')) is not None for cell in heading.split(mark))
     )
@@ -186,23 +194,26 @@ def read_folder(folder: Path, product: str | None) -> ImportSource:
     if len(photos) > MAX_ROWS:
         raise KnowledgeError(f"{folder} holds more than {MAX_ROWS} photos.", hint="Import its folders one by one.")
     rows, refused = [], []
-    stems = {path.with_suffix("") for path in photos}
+    notes_of: dict[Path, list[Path]] = {path.with_suffix(""): [] for path in photos}
+    others = [path for path in files if path.suffix.lower() not in PICTURE_SUFFIXES]
+    for path in others:
+        if path.suffix.lower() in _NOTE_SUFFIXES and path.with_suffix("") in notes_of:
+            notes_of[path.with_suffix("")].append(path)
     for path in photos:
         place = printable(path.relative_to(folder).as_posix())
         try:
-            rows.append(_photo(place, path, folder, product))
+            rows.append(_photo(place, path, folder, product, notes_of[path.with_suffix("")]))
         except RowError as error:
             refused.append(f"{place}: {error.message}")
-    others = [path for path in files if path.suffix.lower() not in PICTURE_SUFFIXES]
     for path in others:
-        if path.suffix.lower() in _NOTE_SUFFIXES and path.with_suffix("") not in stems:
+        if path.suffix.lower() in _NOTE_SUFFIXES and path.with_suffix("") not in notes_of:
             refused.append(f"{printable(path.relative_to(folder).as_posix())}: there is no photo of that name")
     unread = sum(path.suffix.lower() not in _NOTE_SUFFIXES for path in others)
     notes = (f"{unread} files are neither photos nor notes",) if unread else ()
     return ImportSource(printable(folder.resolve().name)[:60] or "folder", tuple(rows), tuple(refused), notes)
 
 
-def _photo(place: str, path: Path, folder: Path, product: str | None) -> ImportRow:
+def _photo(place: str, path: Path, folder: Path, product: str | None, beside: list[Path]) -> ImportRow:
     relative = path.relative_to(folder)
     above = relative.parts[:-1]
     fields: dict[str, Any] = {} if product is None else {"product": product}
@@ -212,13 +223,12 @@ def _photo(place: str, path: Path, folder: Path, product: str | None) -> ImportR
         raise RowError("it lies too deep: a photo lies in TYPE/, or in PRODUCT/TYPE/ without --product")
     if above:
         fields["type"] = above[0]
-    beside = [path.with_suffix(suffix) for suffix in _NOTE_SUFFIXES if path.with_suffix(suffix).is_file()]
     if len(beside) > 1:
         raise RowError(f"two notes are beside it, {beside[0].name} and {beside[1].name}")
     if not beside and not above:
         raise RowError(f"no note is beside it: write {path.with_suffix('.txt').name}, or put it into a folder TYPE/")
     if beside:
-        fields |= _note(beside[0])
+        fields |= _note(beside[0], folder)
     picture = picture_inside(folder, relative.as_posix())
     return ImportRow(place, fields, picture, picture_key(_within(relative, product)))
 
@@ -229,9 +239,11 @@ def _within(relative: Path, product: str | None) -> str:
     return "/".join(parts)
 
 
-def _note(path: Path) -> dict[str, Any]:
+def _note(path: Path, folder: Path) -> dict[str, Any]:
     """The fields of a note beside a photo."""
     try:
+        if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):  # a link to somebody's secrets
+            raise RowError(f"{path.name} is no file of the imported folder")
         if path.stat().st_size > _MAX_NOTE_BYTES:
             raise RowError(f"{path.name} is longer than a note can be")
         text = path.read_text(encoding="utf-8-sig")
