@@ -12,18 +12,15 @@ import numpy as np
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
-from ..agent.reasoner.evidence import UNKNOWN
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
-from ..tools.defect_features import defect_weights
 from ..tools.imaging import load_image
 from ..tools.knowledge.categories import CategoryKnowledge, category_knowledge
 from ..tools.knowledge.features import image_part
-from ..tools.knowledge.plant import FOLDER, PlantStore
-from ..tools.knowledge.resemblance import PlantDeviations, candidates, plant_deviations
 from . import evidence as ev
 from . import zero_shot
+from .judging import Judge, features_of
 from .report import compose_report, failure_report
 from .routing import VIEW_ACTIONS, doubtful, next_action
 from .state import InspectionState
@@ -71,7 +68,7 @@ class InspectionNodes:
 
     def __init__(self, deps: InspectionDeps) -> None:
         self.deps = deps
-        self._plant: dict[str, PlantDeviations | None] = {}
+        self._judge = Judge(deps)
 
     # --- seeing -----------------------------------------------------------------------------------------------------
 
@@ -169,78 +166,9 @@ class InspectionNodes:
     def classify(self, state: InspectionState) -> Update:
         """Decision from all views so far; for a suspicious part also its type, and the pages about that type."""
         product = self._product(state)
-        scores = state.get("scores", {})
-        if not scores:
+        if not state.get("scores"):
             return {"decision": {}, "defect_type": None}
-        if product is None:
-            judged = zero_shot.judge(state)
-            if (named := zero_shot.shortlist(state)) is not None:
-                self._add_type(state, named, None, judged)
-            return judged
-        decision = product.calibration.decide(scores, self.deps.loaded.false_alarm_of(product.false_alarm))
-        facts = {
-            "score": decision.score,
-            "threshold": decision.threshold,
-            "probability": decision.probability,
-            "p_value": decision.p_value,
-            "basis": decision.basis,
-            "contradicting": list(decision.contradicting),
-            "references": len(product.reference_names),
-        }
-        update: Update = {"decision": facts, "evidence": ev.score_evidence(facts, scores), "defect_type": None}
-        if decision.score is None or decision.threshold is None or decision.score >= 0.5 * decision.threshold:
-            self._name_type(state, product, update)
-        alarming = (
-            decision.score is not None and decision.threshold is not None and decision.score >= decision.threshold
-        )
-        if alarming and not state["expert"]["regions"]:
-            get, seen = self.deps.artifacts.get, state["expert"]
-            found = product.place_of_alarm(get(seen["anomaly_map"]), get(seen["patch_scores"]), scores["whole"])
-            regions = views.original_regions([found], state["picture"])
-            update["expert"] = {**state["expert"], "regions": regions}
-            update["evidence"] = {**update["evidence"], **ev.region_evidence(regions)}
-        if alarming and (update["defect_type"] or {}).get("name", UNKNOWN) == UNKNOWN:
-            self._add_resembled(state, product, update)
-        return update
-
-    def _add_resembled(self, state: InspectionState, product: ProductModel, update: Update) -> None:
-        """A page of the plant whose part deviates as this one does; it changes what is said and no verdict."""
-        if product.fingerprint not in self._plant:
-            pages = candidates(self.deps.knowledge.documents.values(), product.name)
-            store = PlantStore(self.deps.home.knowledge / FOLDER)
-            self._plant[product.fingerprint] = plant_deviations(product, pages, store)
-        plant = self._plant[product.fingerprint]
-        scores = np.asarray(self.deps.artifacts.get(state["expert"]["patch_scores"]), np.float32)
-        found = None if plant is None else plant.resembled(self._features(state), scores)
-        if found is None:
-            return
-        known = {**state.get("documents", {}), **update.get("documents", {})}
-        item_id = next((i for i, document in known.items() if document["doc_id"] == found.page.doc_id), None)
-        fresh = ev.document_records([(found.page, None)], first=len(known) + 1) if item_id is None else {}
-        item_id = item_id or next(iter(fresh))
-        document = {**(fresh or known)[item_id], "resemblance": found.similarity}
-        update["documents"] = {**update.get("documents", {}), item_id: document}
-        update["evidence"] = {**update["evidence"], **ev.document_evidence({item_id: document})}
-
-    def _name_type(self, state: InspectionState, product: ProductModel, update: Update) -> None:
-        scores = self.deps.artifacts.get(state["expert"]["patch_scores"])
-        kind = product.name_type(self._features(state), scores)
-        if kind is not None:
-            self._add_type(state, kind, product.name, update)
-
-    def _add_type(self, state: InspectionState, kind: dict[str, Any], product: str | None, update: Update) -> None:
-        """The type comparison, and the pages about the type that it names."""
-        update["defect_type"] = kind
-        update["evidence"] = {**update["evidence"], **ev.type_evidence(kind)}
-        known = state.get("documents", {})
-        scores = np.asarray(self.deps.artifacts.get(state["expert"]["patch_scores"]), np.float32)
-        area = image_part(self._features(state), defect_weights(scores))
-        pages = () if kind["name"] == "unknown" else self.deps.knowledge.documents_about(kind["name"], product, area)
-        have = {document["doc_id"] for document in known.values()}
-        fresh = [(page, None) for page in pages[:2] if page.doc_id not in have]
-        documents = ev.document_records(fresh, first=len(known) + 1)
-        update["documents"] = documents
-        update["evidence"] = {**update["evidence"], **ev.document_evidence(documents)}
+        return self._judge.judge(state, product)
 
     @step
     def reason(self, state: InspectionState) -> Update:
@@ -282,7 +210,8 @@ class InspectionNodes:
         product = self._product(state)
         if product is None or "peak_px" not in state.get("expert", {}):
             return frozenset()
-        documents = set() if ev.AWAY_ID in state.get("evidence", {}) else {"more_docs"}
+        told = state.get("evidence", {})  # that pages cannot be searched, or that none of them is near
+        documents = set() if ev.AWAY_ID in told or ev.UNFAMILIAR_ID in told else {"more_docs"}
         return frozenset(VIEW_ACTIONS & set(product.calibration.views) | documents)
 
     @step
@@ -346,9 +275,7 @@ class InspectionNodes:
         return self.deps.artifacts.get(state["picture"]["rgb"])
 
     def _features(self, state: InspectionState) -> VisualFeatures:
-        get, refs = self.deps.artifacts.get, state["features"]
-        grid = (int(refs["grid"][0]), int(refs["grid"][1]))
-        return VisualFeatures(tuple(get(ref) for ref in refs["tokens"]), get(refs["global"]), grid)
+        return features_of(state, self.deps)
 
     def _category(self, state: InspectionState) -> CategoryKnowledge:
         """What the knowledge base says about the kind of part: the operator's, else the predicted one."""
@@ -374,7 +301,9 @@ class InspectionNodes:
                 raise
             return {"evidence": ev.away_evidence(error, bool(exclude)), "note": error.message}
         if found.familiarity.known is False:
-            return {"evidence": ev.unfamiliar_evidence(found.familiarity), "note": found.familiarity.sentence}
+            # A further look asks with a part of the picture; that nothing is near that says nothing of the whole one.
+            told = {} if exclude else {"evidence": ev.unfamiliar_evidence(found.familiarity)}
+            return {**told, "note": found.familiarity.sentence}
         pairs = list(zip(found.documents, found.similarities, strict=True))
         documents = ev.document_records(pairs, first=len(state.get("documents", {})) + 1)
         return {

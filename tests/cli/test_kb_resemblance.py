@@ -10,6 +10,8 @@ import pytest
 from conftest import save
 from fakes import texture, with_scratch, with_square
 
+from flawscope.agent.inspector import Inspector
+
 BLUE = (40, 60, 235)
 JUDGED = ("verdict", "verdict_reason", "image_score", "probability", "threshold", "regions", "defect_type", "action")
 
@@ -43,6 +45,22 @@ def test_the_same_deviation_is_named_and_changes_no_verdict(cli: Any, parts: tup
     assert after == {**inspect(cli, part), "trace": after["trace"]}  # from the kept deviations
     cli("kb", "remove", "plate.burr.1", "--yes")
     assert inspect(cli, part)["root_cause"] == before["root_cause"]
+
+
+def test_a_page_that_is_removed_or_edited_while_a_line_runs_stops_no_inspection(
+    cli: Any, parts: tuple[Path, Path]
+) -> None:
+    names = ("plate.burr.1", "plate.burr.2")
+    for photo, name in zip((parts[0], cli.plant.square), names, strict=True):
+        assert cli("kb", "add", photo, "--note", "burr on edge", "--product", "plate", "--id", name).code == 0
+    with Inspector(cli.plant.loaded(home=cli.home)) as line:
+        line.prepare("plate")
+        assert set(names) <= set(line.deps.knowledge.documents)
+        assert cli("kb", "remove", names[0], "--yes").code == 0
+        assert cli("kb", "edit", names[1], "--note", "burr on the rim").code == 0
+        report = line.inspect(parts[1], product="plate")
+    assert report.error is None
+    assert "deviates as the part" not in report.description
 
 
 def test_another_deviation_is_not(cli: Any, parts: tuple[Path, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def scripted(plant: Plant, reasoner: Any, **flags: Any) -> InspectionDeps:
 def test_a_defective_part_is_ng_with_place_type_and_cited_words(plant: Plant) -> None:
     steps, report = run(plant.deps(), plant.square)
     assert sorted(steps[:3]) == sorted(FIRST_ROUND[:3])
-    assert steps[3:] == [*ROUND, "more_docs", *ROUND, "report"]  # the verdict is clear, the type of a square is not
+    # The verdict is clear; the type of a square is not, but a base that does not know the product is asked no further.
+    assert steps[3:] == [*ROUND, "report"]
     assert report.verdict is Verdict.NG
     assert report.image_score is not None
     assert report.threshold is not None
@@ -204,8 +206,12 @@ def test_no_action_starts_after_the_time_budget(plant: Plant, monkeypatch: pytes
     assert steps[3:] == [*ROUND, "zoom", *ROUND, "report"]
 
 
-def test_all_four_actions_fit_under_the_recursion_limit_of_a_parent(plant: Plant) -> None:
+def test_all_four_actions_fit_under_the_recursion_limit_of_a_parent(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from langgraph.graph import END, START, StateGraph
+
+    monkeypatch.setattr(KnowledgeBase, "familiarity", lambda *asked: Familiarity(True, "name"))
 
     from flawscope.graphs.state import InspectionState
 
@@ -242,6 +248,25 @@ def test_more_documents_brings_pages_not_seen_before(plant: Plant, monkeypatch: 
     assert steps.count("more_docs") == 1
     sources = [item.source for item in report.evidence if item.kind == "document"]
     assert len(sources) == len(set(sources)) == 5  # two at first, the page of the type named, two more
+
+
+@pytest.mark.parametrize("known_at_first", [True, False])
+def test_a_further_look_cannot_contradict_what_the_first_said_of_the_base(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, known_at_first: bool
+) -> None:
+    """The whole picture tells whether the base knows the part; the suspicious place alone would tell otherwise."""
+    answers = [known_at_first, not known_at_first]
+    near = partial(Familiarity, basis="picture", similarity=0.5, threshold=0.6, nearest="general.hole")
+    monkeypatch.setattr(KnowledgeBase, "familiarity", lambda *asked: near(answers.pop(0)))
+    deps = plant.deps(actions=("more_docs",), documents=2)
+    product = deps.product("plate")
+    assert product is not None
+    deps.products["plate"] = replace(product, types=_Undecided())  # type: ignore[arg-type]
+    steps, report = run(deps, plant.square)
+    assert ("more_docs" in steps) is known_at_first
+    assert any(item.id == "K2" for item in report.evidence) is not known_at_first
+    found = [item for item in report.evidence if item.kind == "document" and "similarity" in item.values]
+    assert len(found) == (2 if known_at_first else 0)
 
 
 def test_pages_of_a_base_that_knows_nothing_of_the_product_are_not_leaned_on(plant: Plant) -> None:

@@ -122,7 +122,7 @@ def plant_deviations(product: ProductModel, pages: Iterable[PlantPage], store: P
 
     Args:
         product: whose map says where a part deviates.
-        pages: see `candidates`.
+        pages: see `candidates`; those that were edited or removed since they were read are left aside.
         store: holds their pictures.
 
     Returns:
@@ -138,12 +138,18 @@ def plant_deviations(product: ProductModel, pages: Iterable[PlantPage], store: P
     folder, stamp = store.folder.parent / FOLDER, f"{FORMAT} {product.fingerprint}"
     both = _kept(folder, f"normal {stamp}", partial(_normal, product))
     normal = Normal(both[: len(both) // 2], both[len(both) // 2 :])
-    rows = []
+    rows, unchanged, there = [], [], set(store.all_ids())
     for page in known:
-        document = store.read(store.history(page.doc_id)[-1])
+        version = store.history(page.doc_id)[-1] if page.doc_id in there else None
+        if version is None or version.action == "remove":
+            continue  # since the base was opened, which says nothing of this part
+        document = store.read(version)
+        if document.page.established != page:
+            continue  # edited since: another picture, or words that this process does not have
+        unchanged.append(page)
         key = f"{document.version.picture_sha256} {stamp}"
         rows.append(_kept(folder, key, partial(_of, product, document, store, normal)))
-    return PlantDeviations(normal, known, np.stack(rows))
+    return PlantDeviations(normal, tuple(unchanged), np.stack(rows)) if rows else None
 
 
 def _normal(product: ProductModel) -> NDArray[np.float32]:
