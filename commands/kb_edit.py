@@ -212,9 +212,7 @@ def _edit_as_text(loaded: LoadedSettings, store: PlantStore, doc_id: str, who: s
     old = store.read(version)
     original = editable_text(old)
     draft = loaded.home.knowledge / _DRAFTS / f"{doc_id}.yaml"
-    if draft.exists():
-        make_console(stderr=True).print("This is what you typed last time, which was not kept.", markup=False)
-    else:
+    if not draft.exists() or not _resumed(store, draft, version):
         write_text_atomically(draft, original)
     while True:
         try:
@@ -240,6 +238,24 @@ def _edit_as_text(loaded: LoadedSettings, store: PlantStore, doc_id: str, who: s
         draft.unlink()
         print_plain(lines)
         return
+
+
+def _resumed(store: PlantStore, draft: Path, version: Version) -> bool:
+    """Whether a draft is taken up again; one that nobody changed is not, since it would undo what came after it."""
+    from ..tools.knowledge.plant_edit import editable_text, edited_version
+
+    text = draft.read_text(encoding="utf-8", errors="replace")
+    began = edited_version(text)
+    base = [one for one in store.history(version.doc_id) if one.number == began and one.action != "remove"]
+    if began != version.number and base and text == editable_text(store.read(base[0])):
+        return False
+    tell = "This is what you typed last time, which was not kept."
+    if began != version.number:
+        since = f"version {began}" if base else "another version"
+        tell += f" It began with {since}, and saving it undoes what changed since"
+        tell += f": flawscope kb diff {version.doc_id} {began} {version.number}" if base else "."
+    make_console(stderr=True).print(tell, markup=False, soft_wrap=True)
+    return True
 
 
 def _edited(old: PlantDocument, seen: LoadedImage | None, text: str, who: str) -> PlantPage:

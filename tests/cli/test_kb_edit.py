@@ -148,6 +148,28 @@ def test_an_invalid_edit_is_offered_again_and_never_lost(cli: Any, page: str, ed
     assert "Words of an hour." in shown(cli)
 
 
+def test_a_draft_that_began_before_the_page_changed_says_so(cli: Any, page: str, editor: Any) -> None:
+    given_up = editor("action: Rework.=>action: [", answer=False)
+    assert given_up.code == 6
+    edit(cli, "--cause", "blunt punch", "--author", "Eve")
+    later = editor("action: [=>action: Scrap.")
+    assert "It began with version 1, and saving it undoes what changed since" in later.err
+    assert "flawscope kb diff plate.burr.1 1 2" in later.err
+
+
+def test_a_draft_that_nobody_changed_undoes_nothing(cli: Any, page: str, editor: Any) -> None:
+    from flawscope.tools.knowledge.plant import PlantStore
+    from flawscope.tools.knowledge.plant_edit import editable_text
+
+    draft = cli.home / "knowledge" / "drafts" / "plate.burr.1.yaml"  # as a process leaves it that is killed in vi
+    draft.parent.mkdir()
+    draft.write_text(editable_text(PlantStore(cli.home / "knowledge" / "plant").current()[0]))
+    edit(cli, "--cause", "blunt punch", "--author", "Eve")
+    assert editor("Rework.=>Scrap.").out == "plate.burr.1: edited as version 3\n"
+    assert "blunt punch" in shown(cli)
+    assert "Scrap." in shown(cli)
+
+
 def test_an_editor_that_fails_is_one_line(cli: Any, page: str, editor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("kb", "edit", page, EDITOR="/nowhere/editor", VISUAL="").refused(2, "cannot be started", "what you typed")
     cli("kb", "edit", page, EDITOR="false", VISUAL="").refused(2, "ended with code 1")

@@ -6,6 +6,7 @@ Whoever changes the words becomes their author, and the page counts as not check
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -126,6 +127,12 @@ def editable_text(document: PlantDocument) -> str:
     fields = {key: value for key, value in document.page.model_dump(mode="json").items() if key not in KEPT_FIELDS}
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
     return _HEAD.format(doc_id=document.page.doc_id, number=document.version.number) + text
+
+
+def edited_version(text: str) -> int | None:
+    """The version that an edited text began with, None if its first line no longer says so."""
+    found = re.match(r"# The page \S+, version ([0-9]{1,9})\.", text)
+    return int(found[1]) if found else None
 
 
 def edited_fields(text: str) -> dict[str, Any]:
