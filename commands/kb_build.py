@@ -54,14 +54,16 @@ def build(
 
     folder = loaded.home.knowledge / FOLDER
     opened = {name: [_open(name, root) for root in roots] for name, roots in named.items()}
-    refuse_open_bases(loaded)
-    for name in drop or []:
-        print_plain([f"{name}: {drop_dataset(folder, name)} pictures taken away"])
-    for name, datasets in opened.items():
-        with ProgressBar(make_console(stderr=True)) as progress:
-            report = _attach(loaded, folder, name, datasets, limit or DEFAULT_LIMIT, progress)
-        print_plain(_describe(name, report))
-    put_into_effect(loaded, plant_store(loaded), [])
+    store = plant_store(loaded)
+    with store.locked():
+        refuse_open_bases(loaded)
+        for name in drop or []:
+            print_plain([f"{name}: {drop_dataset(folder, name)} pictures taken away"])
+        for name, datasets in opened.items():
+            with ProgressBar(make_console(stderr=True)) as progress:
+                report = _attach(loaded, folder, name, datasets, limit or DEFAULT_LIMIT, progress)
+            print_plain(_describe(name, report))
+        put_into_effect(loaded, store, [])
     if out is not None:
         print_plain([f"{out}: {_draw(folder, out)} pages drawn"])
 

@@ -40,9 +40,14 @@ def add(
     pictures = _test_pictures(found)
     if not pictures:
         raise InputError(f"{dataset} has no test pictures.", hint="Give the folder that holds test/ or a split.")
-    with plant_store(loaded).locked(), ProgressBar(make_console(stderr=True)) as progress:
-        known = leak_guard(loaded).add(name or found.name or _name_of(found.root), pictures, progress)
+    guard, known_as = leak_guard(loaded), name or found.name or _name_of(found.root)
+    with plant_store(loaded).locked():
+        replaced = [known for known in guard.sets() if known.name == known_as]
+        with ProgressBar(make_console(stderr=True)) as progress:
+            known = guard.add(known_as, pictures, progress)
     print_plain([_line(known)])
+    if replaced and replaced[0] != known:
+        print_plain([f" in place of {replaced[0].pictures} known by this name; --name keeps two sets apart"])
 
 
 @app.command("list")

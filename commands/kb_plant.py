@@ -38,6 +38,8 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
+    from ..agent.settings import LoadedSettings
+    from ..tools.knowledge.plant import PlantStore
     from ..tools.knowledge.plant_page import PlantPage
     from ..tools.knowledge.plant_version import Version
 
@@ -139,6 +141,7 @@ def rollback(
     store = store_with(loaded, doc_id)
     with store.locked():
         refuse_open_bases(loaded)
+        _refuse_old_picture(loaded, store, doc_id, number)
         version = store.rollback(doc_id, number, user_name(author)).version
         put_into_effect(loaded, store, [version])
     print_plain([f"{doc_id}: version {version.number} is version {number} again"])
@@ -178,6 +181,16 @@ def register(app: typer.Typer) -> None:
     kb_import.register(app)
     kb_guard.register(app)
     kb_snapshot.register(app)
+
+
+def _refuse_old_picture(loaded: LoadedSettings, store: PlantStore, doc_id: str, number: int) -> None:
+    """Refuse to bring back a picture that another page shows by now, or that is guarded by now."""
+    from ..tools.imaging import load_image
+
+    for version in store.history(doc_id):
+        if version.number == number and version.picture_sha256:
+            picture = load_image(store.picture(store.read(version)) or b"", max_pixels=loaded.settings.max_pixels)
+            refuse_known_picture(store, leak_guard(loaded), picture, own=doc_id)
 
 
 def _added(page: PlantPage) -> list[str]:

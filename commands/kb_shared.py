@@ -78,8 +78,13 @@ def refuse_open_bases(loaded: LoadedSettings) -> None:
 
 
 def pictures_of(store: PlantStore) -> KnownPictures:
-    """The pictures of the pages that count, by the names of their pages."""
+    """The pictures that are knowledge already: of the plant's pages, by their names, and those that were attached.
+
+    Raises:
+        KnowledgeError: a page, or the record of an attached picture, is damaged.
+    """
     from ..tools.imaging import load_image
+    from ..tools.knowledge.attachments import FOLDER, Attachment, attachments, read_picture
     from ..tools.knowledge.known_pictures import KnownPicture, KnownPictures
     from ..tools.knowledge.twins import Fingerprint, fingerprint
 
@@ -93,11 +98,19 @@ def pictures_of(store: PlantStore) -> KnownPictures:
             return fingerprint(load_image(path).rgb)
 
         found.add(KnownPicture(version.doc_id, version.picture_sha256, int(version.picture_hash, 16), seen))
+    for attached in attachments(store.folder.parent / FOLDER):
+        record = attached.record
+
+        def looked_at(attached: Attachment = attached) -> Fingerprint:
+            return fingerprint(read_picture(attached))
+
+        name = f"the picture of {record.doc_id} from {record.dataset}"
+        found.add(KnownPicture(name, record.source_sha256, int(record.picture_hash, 16), looked_at))
     return found
 
 
 def refuse_known_picture(store: PlantStore, guard: LeakGuard, picture: LoadedImage, own: str | None = None) -> None:
-    """Refuse a picture that another page has, or that is a benchmark's test picture.
+    """Refuse a picture that another page has, shipped or not, or that is a benchmark's test picture.
 
     Args:
         store: the plant's pages.
@@ -111,7 +124,8 @@ def refuse_known_picture(store: PlantStore, guard: LeakGuard, picture: LoadedIma
     from ..tools.knowledge.twins import fingerprint
 
     if twin := pictures_of(store).find(picture.sha256, fingerprint(picture.rgb), leave_out=own):
-        raise KnowledgeError(f"the picture is there already, as {twin}.", hint=f"See it: flawscope kb history {twin}")
+        seen = f"kb history {twin}" if twin in store.all_ids() else "kb list"
+        raise KnowledgeError(f"the picture is there already, as {twin}.", hint=f"See it: flawscope {seen}")
     guard.refuse(picture.sha256, picture.rgb)
 
 

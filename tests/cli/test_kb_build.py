@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,45 @@ def test_the_guard_and_the_attached_pictures_leave_each_other_alone(cli: Any, da
     assert "4 pictures on 2 pages, 0 of them new, 0 taken away" in again.out
     more = cli("kb", "build", "--dataset", f"other={data}", "--limit", "1")
     assert re.search(r"there already: leather/.*: as leather/.* of mvtec", more.out)
+
+
+def test_an_attached_picture_is_no_new_knowledge(cli: Any, data: Path) -> None:
+    cli("kb", "build", "--dataset", f"mvtec={data}")
+    record = next((cli.home / "knowledge" / "attached" / "leather.good").glob("*/record.json"))
+    source = data / json.loads(record.read_text())["source"]
+    with Image.open(source) as picture:
+        picture.resize((80, 80)).save(cli.folder / "smaller.png")
+    for photo in (source, cli.folder / "smaller.png"):
+        added = cli("kb", "add", photo, "--note", "cut", "--product", "leather")
+        added.refused(6, "the picture is there already, as the picture of leather.good from mvtec", "kb list")
+    folder = cli.folder / "photos" / "cut"
+    folder.mkdir(parents=True)
+    (cli.folder / "smaller.png").rename(folder / "a.png")
+    imported = cli("kb", "import", cli.folder / "photos", "--product", "leather")
+    assert "its picture is there already, as the picture of leather.good from mvtec" in imported.out
+
+
+def test_two_builds_do_not_work_on_one_folder(cli: Any, data: Path) -> None:
+    from flawscope.tools.knowledge.plant import FOLDER, PlantStore
+
+    with PlantStore(cli.home / "knowledge" / FOLDER).locked():
+        cli("kb", "build", "--dataset", f"mvtec={data}").refused(6, "another process is changing")
+    assert not (cli.home / "knowledge" / "attached").exists()
+
+
+def test_guarding_another_set_by_the_same_name_says_what_it_replaces(cli: Any, data: Path) -> None:
+    assert "in place" not in cli("kb", "guard", "add", data, "--name", "mine").out
+    assert "in place" not in cli("kb", "guard", "add", data, "--name", "mine").out
+    (data / "leather/test/moth/0.png").unlink()
+    assert "in place of 12 known by this name" in cli("kb", "guard", "add", data, "--name", "mine").out
+
+
+def test_rollback_brings_no_guarded_picture_back(cli: Any, data: Path) -> None:
+    photo = data / "leather/test/moth/0.png"
+    cli("kb", "add", photo, "--note", "hole", "--product", "leather")
+    cli("kb", "remove", "leather.hole.1", "--yes")
+    cli("kb", "guard", "add", data)
+    cli("kb", "rollback", "leather.hole.1", "1").refused(6, "is the test picture leather/test/moth/0.png")
 
 
 def test_a_guarded_split_stays_out(cli: Any, data: Path) -> None:

@@ -136,6 +136,8 @@ def read_attachment(place: Path) -> Attachment:
         raise _damaged(place, "its record cannot be read") from error
     if any(not isinstance(getattr(found, field.name), _TYPES[str(field.type)]) for field in fields(found)):
         raise _damaged(place, "its record is not one")
+    if not _KEY.fullmatch(found.picture_hash):
+        raise _damaged(place, "its record is not one")
     if (found.doc_id, found.key) != (place.parent.name, place.name):
         raise _damaged(place, "its record belongs to another picture")
     return Attachment(found, place)
