@@ -153,8 +153,7 @@ def test_the_names_of_the_knowledge_documents_are_canonical() -> None:
         for alias in (page.defect_type, *page.aliases)
         if canonical(alias) != page.defect_type
     }
-    # a painter's word for a drop of paint; everybody else means that something is torn
-    assert other == {"tear": ("paint_run", "torn")}
+    assert other == {}
 
 
 def test_the_labels_of_the_products_in_the_knowledge_documents() -> None:
