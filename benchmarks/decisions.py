@@ -29,6 +29,7 @@ from ..tools.imaging import load_image
 from ..tools.products import fit_product
 from .datasets import ProductData, load_dataset
 from .detection_metrics import clopper_pearson, expected_calibration_error
+from .untouched import untouched_tests
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -318,4 +319,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

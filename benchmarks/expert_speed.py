@@ -44,6 +44,7 @@ from .expert_parts import (
 )
 from .fewshot import StageBackbone
 from .random_clip import LABEL, random_clip, require_clip
+from .untouched import untouched_tests
 
 REFERENCES = 16
 COUNTS = (1, 2, 4, 8, 16, 50, 100, 200)
@@ -286,4 +287,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

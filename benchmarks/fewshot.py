@@ -26,6 +26,7 @@ from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import image_auroc
 from .pixel_curve import PixelCurve
+from .untouched import untouched_tests
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -351,4 +352,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

@@ -44,6 +44,7 @@ from .detection_metrics import image_auroc
 from .fewshot import MIN_GOOD_TESTS, command_line, draw_references
 from .pixel_curve import PixelCurve
 from .speed import peak_mb
+from .untouched import untouched_tests
 from .zsad import select
 
 if TYPE_CHECKING:
@@ -421,4 +422,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

@@ -36,6 +36,7 @@ from ..tools.knowledge.resemblance import CUT, MAX_REFERENCES, MIN_REFERENCES, N
 from ..tools.knowledge.schema import KnowledgeDocument
 from ..tools.views import encode
 from .datasets import GOOD, ProductData, load_product
+from .untouched import untouched_tests
 
 PER_TYPE = (1, 3)
 CUTS = (0.0, 0.7, 0.8, CUT, 0.9)
@@ -251,4 +252,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

@@ -41,6 +41,7 @@ from .retrieval_judge import METRICS, Judge, K
 from .retrieval_metrics import cluster_means, interval, mean_of_known
 from .retrieval_unknown import UnknownResult, measure_unknown, render_unknown
 from .retrieval_words import WordsResult, measure_instructions, measure_words, render_words
+from .untouched import untouched_tests
 
 BUDGETS = (600, 1200)
 """Tokens of documents in a prompt: about two pages, and about four."""
@@ -251,4 +252,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

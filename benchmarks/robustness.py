@@ -28,6 +28,7 @@ from .corruptions import GRADES, KINDS, STRENGTHS, corrupt
 from .datasets import ProductData, load_dataset
 from .detection_metrics import image_auroc
 from .fewshot import MIN_GOOD_TESTS, draw_references
+from .untouched import untouched_tests
 from .zsad import select
 
 if TYPE_CHECKING:
@@ -221,4 +222,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

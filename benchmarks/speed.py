@@ -36,6 +36,7 @@ from ..tools.ad_expert.expert import prepare
 from ..tools.imaging import load_image
 from ..tools.products import enroll_product
 from .datasets import ProductData, load_dataset
+from .untouched import untouched_tests
 
 if TYPE_CHECKING:
     from ..agent.schemas import InspectionReport
@@ -389,4 +390,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

@@ -25,6 +25,7 @@ from ..agent.errors import InputError
 from ..tools.backbones import load_backbone
 from ..tools.defect_types import DRAWING_TRUST, UNKNOWN, Method, TypeModel
 from .type_features import GENERAL_TYPE, Features, Labels, describe_drawings, describe_product
+from .untouched import untouched_tests
 
 METHODS: tuple[Method, ...] = ("lda", "cosine")
 MIN_TEST_PICTURES = 5  # of each type must remain beside the examples; with fewer, pictures are left out in turn
@@ -260,4 +261,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

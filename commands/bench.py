@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,28 +42,12 @@ def _bench(module: str, *args: Any, **kwargs: Any) -> None:
     """Run a benchmark of flawscope.benchmarks and print its tables; progress goes to standard error."""
     import importlib
 
+    from ..benchmarks.untouched import untouched_tests
+
     bench = importlib.import_module(f"flawscope.benchmarks.{module}")
-    with _untouched_tests(), status(make_console(stderr=True), hidden=False) as say:
+    with untouched_tests(), status(make_console(stderr=True), hidden=False) as say:
         result = getattr(bench, f"run_{module}")(*args, **kwargs, progress=say)
     make_console(width=120).print(bench.render(result))
-
-
-@contextmanager
-def _untouched_tests() -> Iterator[None]:
-    """Leave out the test pictures that ``kb build`` attached to pages of this home, and say so."""
-    from ..benchmarks.datasets import leaving_out
-    from ..tools.knowledge.attachments import FOLDER, attachments
-
-    home = settings().home
-    with leaving_out(attachments(home.knowledge / FOLDER)) as left_out:
-        yield
-    if left_out.met:
-        make_console(stderr=True).print(
-            f"{len(left_out.met)} test pictures are in the knowledge base of {home.root} and were left out; "
-            "with another FLAWSCOPE_HOME they are tested too.",
-            soft_wrap=True,
-            markup=False,
-        )
 
 
 @app.command("fewshot")
@@ -173,6 +155,7 @@ def bench_zsad(
 ) -> None:
     """Detection without references, per class and beside published figures; goes on after an interruption."""
     from ..agent.terminal import ProgressBar
+    from ..benchmarks.untouched import untouched_tests
     from ..benchmarks.zsad import configured_setup, render, run_zsad
 
     errors = make_console(stderr=True)
@@ -180,7 +163,7 @@ def bench_zsad(
         say("loading the weights")
         loaded = settings(profile=profile, backbone=backbone, clip_weights=weights)
         setup = configured_setup(loaded, types.value if types else None)
-    with _untouched_tests(), ProgressBar(errors) as progress:
+    with untouched_tests(), ProgressBar(errors) as progress:
         result = run_zsad(data, setup, dataset, train_on or (), limit, out, progress)
     make_console(width=120).print(render(result))
 
