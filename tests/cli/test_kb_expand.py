@@ -141,7 +141,7 @@ def test_half_a_name_is_refused(kb: Any, given: list[str]) -> None:
         (refuses(401, f"wrong key {KEY}"), 7, "FLAWSCOPE_LLM_API_KEY"),
         (answers("I would rather talk about the weather."), 7, "no whole JSON"),
         (writes({**DRAFT, "verdict": "OK"}), 7, "verdict: Extra inputs"),
-        (hangs(2.0), 7, "gave no answer within 0.4 s"),
+        (hangs(2.0), 7, "gave no whole answer within 0.4 s"),
     ],
 )
 def test_a_failing_model_leaves_no_page(cli: Any, kb: Any, server: ChatServer, act: Any, code: int, words: str) -> None:

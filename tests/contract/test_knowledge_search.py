@@ -12,6 +12,7 @@ from fakes import PatchStatistics, texture, with_square
 from flawscope.agent.errors import KnowledgeError
 from flawscope.tools.knowledge.base import KnowledgeBase
 from flawscope.tools.knowledge.builder import open_knowledge_base
+from flawscope.tools.knowledge.drafting import new_page
 from flawscope.tools.knowledge.features import LockSpace, image_part
 from flawscope.tools.knowledge.in_memory import InMemoryStore
 from flawscope.tools.knowledge.schema import KnowledgeDocument, load_documents
@@ -108,6 +109,25 @@ def test_of_several_pages_under_one_label_the_most_alike_comes_first() -> None:
     assert named(turned(10)) == ["gear.a", "gear.d", "gear.b", "gear.c"]
     assert named(None) == ["gear.a", "gear.b", "gear.c", "gear.d"]
     assert base.documents_about("burr", "plug", turned(0)) == ()
+
+
+def test_a_product_is_not_known_by_a_draft_that_nobody_accepted() -> None:
+    empty = new_page(
+        None, "gear", type_name="burr", doc_id=None, taken=(), author="Ada", created="now", box=None, picture_name=None
+    )
+    draft = empty.model_copy(
+        update={"description": "A fin.", "drafted_by": "a model", "drafted_fields": ("description",)}
+    )
+    space = LockSpace(np.zeros(2, np.float32), np.ones(2, np.float32))
+
+    def known(page: KnowledgeDocument) -> bool | None:
+        base = KnowledgeBase([page], space.embed(None, "burr")[None], space, InMemoryStore(space.dim), "hash")
+        assert (base.category(turned(0), "gear").source == "given") is base.familiarity(turned(0), "gear").known
+        return base.familiarity(turned(0), "gear").known
+
+    assert known(draft) is False
+    assert known(draft.model_copy(update={"drafted_by": None, "drafted_fields": ()})) is True
+    assert known(draft.model_copy(update={"page_image": "picture.png"})) is True
 
 
 def test_a_base_knows_what_is_as_near_as_its_own_photographs_are_to_each_other() -> None:

@@ -92,6 +92,10 @@ def test_a_rejected_draft_leaves_what_people_wrote() -> None:
     assert back.model_dump() == before.model_dump() | {"generated_by": "Ada"}
     assert rejected(with_draft(page(None, None), DRAFT, "m")) is None
     assert rejected(with_draft(page(None), DRAFT, "m")) is not None  # the picture stays
+    edited = page(None, None).model_copy(update={"consequences": ("jams the feeder",)})
+    left = rejected(with_draft(edited, DRAFT, "m"))
+    assert left is not None
+    assert left.consequences == ("jams the feeder",)
     with pytest.raises(KnowledgeError, match="holds no draft"):
         rejected(before)
 

@@ -235,7 +235,9 @@ class KnowledgeBase:
 
     @cached_property
     def _products(self) -> frozenset[str]:
-        return frozenset(page.product for page in self.documents.values()) - {"general"}
+        """Of the pages that hold more than a draft which nobody has accepted."""
+        own = (page.product for page in self.documents.values() if page.says_something or not page.pending)
+        return frozenset(own) - {"general"}
 
     @cached_property
     def _least_familiar(self) -> float | None:

@@ -194,9 +194,9 @@ def rejected(page: PlantPage) -> PlantPage | None:
         KnowledgeError: it holds no draft.
     """
     _refuse_without_draft(page)
-    base = page.established
-    if base.page_image is None and not any((base.description, base.appearance, base.likely_causes, base.action)):
+    if not page.says_something:
         return None
+    base = page.established
     return base.model_copy(update={"drafted_by": None, "drafted_fields": (), "generated_by": base.author})
 
 

@@ -133,6 +133,13 @@ class KnowledgeDocument(BaseModel):
         """What `established` leaves out, in one sentence; empty for nothing."""
         return ""
 
+    @property
+    def says_something(self) -> bool:
+        """Whether a picture or words are on it that somebody answers for, beside its name."""
+        page = self.established
+        words = (page.normal_traits, page.description, page.appearance, page.likely_causes, page.consequences)
+        return any((page.page_image, *words, page.look_alikes, page.confirm, page.instruction, page.scenario))
+
     def content_hash(self) -> str:
         """Return the sha256 (hex) of the page as canonical JSON: equal pages have equal hashes, whatever their file."""
         payload = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
