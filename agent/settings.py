@@ -88,21 +88,6 @@ class Settings(BaseModel):
     )
     max_pixels: int = Field(200_000_000, ge=1, description="larger pictures are refused")
 
-    @field_validator("milvus_uri")
-    @classmethod
-    def _is_an_address(cls, uri: str | None) -> str | None:
-        """An address without a secret in it: addresses are printed."""
-        if uri is None:
-            return None
-        parts = urlsplit(uri)  # ValueError for what is no address
-        if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in uri):
-            raise ValueError("an address is http://HOST:PORT or https://HOST:PORT")
-        if parts.port is not None and not 0 < parts.port < 65536:
-            raise ValueError("a port is 1 to 65535")
-        if "@" in uri or parts.query or parts.fragment:
-            raise ValueError("an address holds no user, password or query; the token is a setting of its own")
-        return uri
-
     llm_base_url: str | None = Field(
         None, description="OpenAI-compatible language-model server, such as http://localhost:8000/v1; none by default"
     )
@@ -116,21 +101,10 @@ class Settings(BaseModel):
     llm_retries: int = Field(3, ge=0, le=10, description="how often such a question is asked again after a failure")
     llm_concurrency: int = Field(4, ge=1, le=64, description="questions that the server gets at the same time")
 
-    @field_validator("llm_base_url")
+    @field_validator("milvus_uri", "llm_base_url")
     @classmethod
     def _is_a_plain_address(cls, value: str | None) -> str | None:
-        """Keys hidden in an address would be printed and recorded with it."""
-        if value is None:
-            return None
-        if any(char.isspace() or not char.isprintable() for char in value):
-            raise ValueError("it must not hold blanks or control characters")
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it must begin with http:// or https:// and a host")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("it must not hold a user, a password, a query or a fragment; use llm_api_key")
-        _ = parts.port  # raises ValueError when it is no port
-        return value.rstrip("/")
+        return None if value is None else plain_address(value)
 
     @field_validator("llm_api_key")
     @classmethod
@@ -138,6 +112,28 @@ class Settings(BaseModel):
         if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
             raise ValueError("it must be printable ASCII without blanks")
         return value
+
+
+def plain_address(value: str) -> str:
+    """An address that can be printed and recorded, without slashes at its end.
+
+    Raises:
+        ValueError: it is none, or something in it may be a secret or steer a terminal; what that is is not repeated.
+    """
+    if any(char.isspace() or not char.isprintable() for char in value):
+        raise ValueError("it must not hold blanks or control characters")
+    if any(mark in value for mark in "@?#"):  # wherever it stands: with a slash in it a password begins a path
+        raise ValueError(
+            "it must not hold a user, password, query or fragment; secrets are settings of their own"
+        )
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # which may quote a password that was taken for a port
+        raise ValueError("it has no usable host or port") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError("an address is http://HOST:PORT or https://HOST:PORT")
+    return value.rstrip("/")
 
 
 class LoadedSettings(BaseModel):

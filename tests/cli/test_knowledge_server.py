@@ -55,7 +55,19 @@ def test_a_page_added_while_the_server_is_away_counts_when_it_is_back(cli: Any, 
     assert "cannot be reached" in " ".join(examined.out.split())
 
 
-@pytest.mark.parametrize("uri", ["nonsense", "kb.db", "http://me:hush-hush@here:1", "http://here:99999"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "nonsense",
+        "kb.db",
+        "http://me:hush-hush@here:1",
+        "http://me:hush-hush",
+        "http://me:hush-hush/x@here:1",
+        "http://here:99999",
+        "http://here:0",
+        "http://here:1/\x1b[2J",
+    ],
+)
 def test_what_is_no_address_is_refused_without_repeating_a_secret(cli: Any, uri: str) -> None:
     refused = cli("inspect", cli.plant.square, "-p", "plate", MILVUS_URI=uri)
     refused.refused(2, "milvus_uri", "env MILVUS_URI")

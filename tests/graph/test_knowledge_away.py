@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +59,22 @@ def test_the_server_is_killed_between_two_pictures_and_comes_back(
 
 
 def test_a_halted_server_costs_the_time_that_was_set_and_not_for_every_picture(
-    plant: Any, home: Path, tmp_path: Path
+    plant: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waited: list[str] = []
+    wait = remote.RemoteStore._timed
+    monkeypatch.setattr(remote, "REST", 1000.0)  # of half a second, whatever the machine is busy with
+    monkeypatch.setattr(remote.RemoteStore, "_timed", lambda store, call: waited.append("once") or wait(store, call))
     with lite_server(tmp_path / "data") as server:
         inspector(plant, home, server.uri).deps.knowledge.close()  # filled with patience
         server.process.send_signal(signal.SIGSTOP)
         with inspector(plant, home, server.uri, milvus_timeout_s=0.5) as line:
             line.prepare("plate")
-            begun = time.monotonic()
+            waited.clear()
+            line.deps.knowledge._store._again = 0.0  # type: ignore[attr-defined]  # the rest after opening is over
             reports = [line.inspect(plant.square, product="plate") for _ in range(2)]
             assert line.deps.knowledge.away is not None
-            assert line.deps.knowledge._store._again - begun > 0  # type: ignore[attr-defined]  # resting: nobody asked again
+            assert waited == ["once"]
     for report in reports:
         assert report.verdict is Verdict.NG
         assert "does not answer within 0.5 s" in away(report)[0].text

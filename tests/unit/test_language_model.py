@@ -366,11 +366,21 @@ def test_by_http_the_key_goes_to_the_server_and_through_no_proxy(
 
 @pytest.mark.parametrize(
     "url",
-    ["gpu:8000", "file:///etc/passwd", "http://", "http://u:p@gpu/v1", "http://gpu/v1?key=x", "http://g:99999999"],
+    [
+        "gpu:8000",
+        "file:///etc/passwd",
+        "http://",
+        "http://g:99999999",
+        f"http://u:{KEY}@gpu/v1",
+        f"http://gpu/v1?key={KEY}",
+        f"http://u:{KEY}/x@gpu/v1",
+        f"http://u:{KEY}",
+    ],
 )
 def test_an_address_that_is_none_or_hides_a_key_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="llm_base_url"):
+    with pytest.raises(ConfigError, match="llm_base_url") as caught:
         load_settings(environ={"FLAWSCOPE_LLM_BASE_URL": url})
+    assert KEY not in str(caught.value)
 
 
 def test_nothing_set_is_said() -> None:
