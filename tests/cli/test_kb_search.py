@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from conftest import save
-from fakes import texture, with_square
+from fakes import ColourWords, texture, with_square
+
+from flawscope.tools.backbones import BACKBONES
 
 BLUE = (40, 60, 235)
 
@@ -71,3 +73,54 @@ def test_what_is_not_there_is_said(cli: Any) -> None:
     done = cli("kb", "search", "--picture", cli.folder / "no.png", FLAWSCOPE_STORE="memory")
     assert done.code != 0
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def reading(cli: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command line with a backbone that has a text tower: sentences of damage lie near red pictures."""
+    monkeypatch.setitem(BACKBONES, "colour-words", lambda loaded: ColourWords())
+
+    def run(*arguments: object) -> Any:
+        return cli("kb", *arguments, FLAWSCOPE_STORE="memory", FLAWSCOPE_BACKBONE="colour-words")
+
+    return run
+
+
+def test_a_text_tower_finds_what_no_page_says(cli: Any, reading: Any) -> None:
+    red = save(cli.folder, "red.png", with_square(texture(303), 20, 20, 48))
+    for name, picture in (("red", red), ("plain", save(cli.folder, "plain.png", texture(304)))):
+        done = reading("add", picture, "--note", f"{name} seen on line two", "--product", "plate", "--author", "Ada")
+        assert done.code == 0, done.err
+    done = reading("search", "defect", "--product", "plate", "--json")
+    first, second = (json.loads(line) for line in done.out.splitlines())
+    said = [json.loads(line) for line in reading("search", "red", "--json").out.splitlines()]
+    assert first["document"] in {row["document"] for row in said if row["words"] is not None}
+    assert second["document"] not in {row["document"] for row in said if row["words"] is not None}
+    assert first["words"] is None
+    assert first["score"] == first["words_to_picture"] > second["words_to_picture"]
+    assert (first["ranks"], second["ranks"]) == ({"words_to_picture": 1}, {"words_to_picture": 2})
+    assert "their pictures alone" in done.err
+    both = json.loads(reading("search", "red defect", "--product", "plate", "--json").out.splitlines()[0])
+    assert both["ranks"] == {"words": 1, "words_to_picture": 1}
+    assert both["score"] == pytest.approx(2 / 61)
+    table = reading("search", "red defect", "--product", "plate").out.splitlines()
+    assert table[0].split()[:5] == ["document", "score", "words", "words_to_picture", "picture"]
+    assert table[1].count("#1") == 2
+
+
+def test_vectors_for_words_are_verified_and_made_again(cli: Any, reading: Any) -> None:
+    photo = save(cli.folder, "red.png", with_square(texture(305), 20, 20, 48))
+    assert reading("add", photo, "--note", "red paint", "--product", "plate", "--author", "Ada").code == 0
+    before = reading("search", "defect", "--json").out
+    assert reading("verify").code == 0
+    (kept,) = (cli.home / "knowledge").rglob("*.joint.npz")
+    blob = kept.read_bytes()
+    kept.write_bytes(b"garbage" + blob[7:])
+    assert reading("verify").code != 0
+    assert reading("search", "defect").code != 0
+    kept.unlink()
+    done = reading("verify")
+    assert done.code == 0
+    assert "embeds its picture for words" in done.out + done.err
+    assert reading("search", "defect", "--json").out == before
+    assert kept.read_bytes()
