@@ -18,8 +18,8 @@ from ..benchmarks.datasets import GOOD, Dataset, ProductData
 from ..benchmarks.datasets.examples import examples
 from ..tools.backbones import Backbone
 from ..tools.imaging import load_image
-from ..tools.knowledge.attaching import find_page
 from ..tools.knowledge.builder import picture_of
+from ..tools.knowledge.page_labels import find_page
 from ..tools.knowledge.part_cache import PartCache
 from ..tools.knowledge.schema import KnowledgeDocument
 from ..tools.knowledge.vocabulary import canonical

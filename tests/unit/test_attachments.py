@@ -16,7 +16,7 @@ from PIL import Image
 
 from flawscope.agent.errors import ConfigError, KnowledgeError
 from flawscope.benchmarks.datasets import leaving_out, load_product, open_dataset
-from flawscope.tools.knowledge.attaching import AttachReport, attach, drop_dataset, find_page
+from flawscope.tools.knowledge.attaching import AttachReport, attach, drop_dataset
 from flawscope.tools.knowledge.attachments import (
     CROP_SIDE_PX,
     FOLDER,
@@ -35,6 +35,7 @@ from flawscope.tools.knowledge.attachments import (
 )
 from flawscope.tools.knowledge.builder import open_knowledge_base
 from flawscope.tools.knowledge.illustrations import illustrate
+from flawscope.tools.knowledge.page_labels import find_page
 from flawscope.tools.knowledge.schema import load_documents
 from flawscope.tools.knowledge.verification import verify_knowledge
 

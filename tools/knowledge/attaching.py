@@ -8,7 +8,6 @@ at most and one is always left, and each is recorded, so that a benchmark can le
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ from ...agent.errors import ConfigError, InputError, KnowledgeError
 from ...agent.home import storage_errors
 from ..imaging import load_image
 from .attachments import Attached, Attachment, attachments, check, keep, places, read_attachment, read_picture
-from .schema import GOOD, KnowledgeDocument
+from .page_labels import find_page, same_product
+from .schema import KnowledgeDocument
 from .twins import MAX_DISTANCE_BITS, are_twins, difference_hash, fingerprint, hamming
-from .vocabulary import fold
 
 DEFAULT_LIMIT = 2
 """Pictures of a page. By words alone a page is found for hardly any picture, with one picture for nine in ten; more
@@ -196,43 +195,6 @@ def detach(place: Path) -> None:
         shutil.rmtree(aside)
 
 
-def find_page(
-    product: str, label: str, names: Sequence[str], pages: Sequence[KnowledgeDocument]
-) -> KnowledgeDocument | int | None:
-    """The page of a product's label.
-
-    A label is a page's ``defect_type`` or one of its aliases, whatever capitals, separators, plurals and spelling. Of
-    pages that share a label, the one is meant that has all finer names among its aliases.
-
-    Args:
-        product: as the data set writes it.
-        label: what the data set files a picture under.
-        names: finer names of what a picture shows.
-        pages: all pages.
-
-    Returns:
-        The page; None when there is none; a number when so many fit.
-    """
-    own = [page for page in pages if _same_product(page.product, product)]
-    if label == GOOD:
-        return next((page for page in own if page.defect_type == GOOD), None)
-    defects = [page for page in own if page.defect_type != GOOD]
-    folded = fold(label)
-    fitting = [page for page in defects if page.defect_type == label]
-    fitting = fitting or [page for page in defects if fold(page.defect_type) == folded]
-    if names and len(fitting) != 1:  # a label that says no more than "defective": the finer names decide
-        wanted = {fold(name) for name in names}
-        named = [page for page in fitting or defects if wanted <= {fold(n) for n in (page.defect_type, *page.aliases)}]
-        fitting = named or fitting
-    fitting = fitting or [page for page in defects if folded in {fold(alias) for alias in page.aliases}]
-    return fitting[0] if len(fitting) == 1 else len(fitting) or None
-
-
-def _same_product(one: str, other: str) -> bool:
-    """Without plurals folded: capsule and capsules are two products."""
-    return re.sub(r"[^a-z0-9]+", "_", one.lower()) == re.sub(r"[^a-z0-9]+", "_", other.lower())
-
-
 Match = tuple[Candidate, KnowledgeDocument]
 
 
@@ -243,7 +205,7 @@ def _match(
     found: dict[str, list[Match]] = {}
     for candidate in candidates:
         name = f"{candidate.product}/{candidate.full_label}"
-        if not any(_same_product(page.product, candidate.product) for page in pages):
+        if not any(same_product(page.product, candidate.product) for page in pages):
             report.unknown_products[candidate.product] = report.unknown_products.get(candidate.product, 0) + 1
             continue
         page = find_page(candidate.product, candidate.label, candidate.names, pages)
