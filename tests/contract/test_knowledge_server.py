@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import FEW_DOCUMENTS
 from fakes import PatchStatistics, texture, with_square
@@ -22,6 +25,7 @@ from flawscope.tools.knowledge import remote
 from flawscope.tools.knowledge.base import KnowledgeBase
 from flawscope.tools.knowledge.builder import content_hash, open_knowledge_base
 from flawscope.tools.knowledge.features import image_part
+from flawscope.tools.knowledge.in_memory import InMemoryStore
 from flawscope.tools.knowledge.milvus_server import MilvusServer, MilvusServerStore
 from flawscope.tools.knowledge.plant import FOLDER, PlantStore
 from flawscope.tools.knowledge.plant_page import page_from_note
@@ -260,6 +264,46 @@ def test_after_waiting_in_vain_calls_fail_at_once_for_a_while(monkeypatch: pytes
     assert tried == [100.0, 133.0]
 
 
+def test_a_thread_that_finds_the_server_away_takes_no_connection_from_under_another() -> None:
+    both = threading.Barrier(2, timeout=0.5)
+    ended: list[str] = []
+
+    class Dropped(InMemoryStore):
+        """Fails for whoever lists ids; whoever searches meanwhile must still have a connection."""
+
+        open = True
+
+        def doc_ids(self) -> set[str]:
+            with suppress(threading.BrokenBarrierError):
+                both.wait()
+            raise KnowledgeUnreachableError("the server went away.")
+
+        def search(self, key: Any, limit: int, products: Any = None, types: Any = None) -> list[Any]:
+            with suppress(threading.BrokenBarrierError):
+                both.wait()
+            listing.join(0.2)
+            ended.append("open" if self.open else "closed")
+            return []
+
+        def close(self) -> None:
+            self.open = False
+
+    store = remote.RemoteStore(lambda: Dropped(4), 4)
+    store.reach()
+
+    def ask(question: Callable[[], Any]) -> None:
+        with suppress(KnowledgeUnreachableError):
+            question()
+
+    listing = threading.Thread(target=ask, args=(store.doc_ids,))
+    searching = threading.Thread(target=ask, args=(lambda: store.search(np.ones(4, np.float32), 1),))
+    for thread in (listing, searching):
+        thread.start()
+    for thread in (listing, searching):
+        thread.join()
+    assert "closed" not in ended
+
+
 def test_a_refused_token_is_no_server_that_is_away() -> None:
     import grpc
 
@@ -275,3 +319,5 @@ def test_a_refused_token_is_no_server_that_is_away() -> None:
     assert "hush" not in str(store._failure("search", OSError("no such user: hush")))
     assert "hus" not in str(store._failure("search", OSError(f"{'x' * 197}hush")))  # where the reason is cut
     assert "hush" not in repr(store._server)
+    assert store._wait("search") == {"timeout": 3.0}
+    assert store._wait("query") == store._wait("upsert") == {"timeout": 60.0}  # these grow with the base

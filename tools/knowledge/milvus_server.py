@@ -18,9 +18,10 @@ from .milvus_collection import MilvusCollection, load_client
 if TYPE_CHECKING:
     from ...agent.settings import Settings
 
-WRITING = frozenset({"create_collection", "load_collection", "upsert", "flush", "delete"})
-WRITE_PATIENCE = 20.0
-"""Times longer that a write may take than an answer: a batch is a few megabytes to be indexed."""
+LONG = frozenset({"create_collection", "load_collection", "upsert", "flush", "delete", "query"})
+PATIENCE = 20.0
+"""Times longer that these may take than an answer: a batch is a few megabytes to be indexed, and a query lists all ids,
+of which 30,000 took half a second."""
 REMEDY = "The server's own log says more."
 CHANNEL = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.enable_retries": 0, "grpc.use_local_subchannel_pool": 1}
 
@@ -116,7 +117,7 @@ class MilvusServerStore(MilvusCollection):
             self._client = None
 
     def _wait(self, method: str) -> dict[str, float]:
-        return {"timeout": self._server.timeout_s * (WRITE_PATIENCE if method in WRITING else 1.0)}
+        return {"timeout": self._server.timeout_s * (PATIENCE if method in LONG else 1.0)}
 
     def _failure(self, method: str, error: Exception) -> KnowledgeError:
         """What went wrong, by gRPC's status, which the client hides in the cause of its own error."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ Answer = TypeVar("Answer")
 class RemoteStore:
     """A store that is connected to when it is first asked, and again after its server was away.
 
+    Threads may share it: they ask in turn, since whoever finds the server away lets go of the connection of all.
+
     Args:
         connect: opens the store and brings it up to date.
         dim: length of the vectors.
@@ -49,6 +52,7 @@ class RemoteStore:
         self._store: Store | None = None
         self._away: KnowledgeUnreachableError | None = None
         self._again = 0.0
+        self._turn = threading.RLock()
 
     @property
     def away(self) -> KnowledgeUnreachableError | None:
@@ -61,12 +65,13 @@ class RemoteStore:
         Raises:
             KnowledgeUnreachableError: the server is away, or was a moment ago.
         """
-        if self._store is None:
-            if self._away is not None and time.monotonic() < self._again:
-                raise KnowledgeUnreachableError(self._away.message, hint=self._away.hint)
-            self._store = self._timed(self._connect)
-            self._away = None
-        return self._store
+        with self._turn:
+            if self._store is None:
+                if self._away is not None and time.monotonic() < self._again:
+                    raise KnowledgeUnreachableError(self._away.message, hint=self._away.hint)
+                self._store = self._timed(self._connect)
+                self._away = None
+            return self._store
 
     def _timed(self, call: Callable[[], Answer]) -> Answer:
         begun = time.monotonic()
@@ -79,17 +84,18 @@ class RemoteStore:
             raise
 
     def _ask(self, question: Callable[[Store], Answer]) -> Answer:
-        fresh = self._store is None
-        store = self.reach()
-        try:
-            return self._timed(lambda: question(store))
-        except KnowledgeUnreachableError:
-            raise
-        except KnowledgeError:
-            if fresh:
+        with self._turn:
+            fresh = self._store is None
+            store = self.reach()
+            try:
+                return self._timed(lambda: question(store))
+            except KnowledgeUnreachableError:
                 raise
-        self.close()  # a server that was started again answers, but has let go of the collection
-        return self._ask(question)
+            except KnowledgeError:
+                if fresh:
+                    raise
+            self.close()  # a server that was started again answers, but has let go of the collection
+            return self._ask(question)
 
     def upsert(self, records: Sequence[LockRecord]) -> None:
         """See ``Store.upsert``."""
@@ -122,9 +128,10 @@ class RemoteStore:
 
     def close(self) -> None:
         """Let go of the connection; the next call connects again."""
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+        with self._turn:
+            store, self._store = self._store, None
+            if store is not None:
+                store.close()
 
 
 def open_remote(
