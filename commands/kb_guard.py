@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..agent.errors import InputError
+from ..agent.errors import InputError, KnowledgeError
 from .kb_shared import leak_guard, plant_store
 from .shared import HomeOption, make_console, print_plain, settings
 
 if TYPE_CHECKING:
     from ..benchmarks.datasets import Dataset
     from ..tools.knowledge.guard import GuardedSet
+
+_SHOWN = 6
 
 app = typer.Typer(help="Test pictures of benchmarks, refused as knowledge.", no_args_is_help=True)
 
@@ -40,14 +42,23 @@ def add(
     pictures = _test_pictures(found)
     if not pictures:
         raise InputError(f"{dataset} has no test pictures.", hint="Give the folder that holds test/ or a split.")
-    guard, known_as = leak_guard(loaded), name or found.name or _name_of(found.root)
-    with plant_store(loaded).locked():
+    from ..tools.knowledge.verification import guarded_pages
+
+    guard, store, known_as = leak_guard(loaded), plant_store(loaded), name or found.name or _name_of(found.root)
+    with store.locked():
         replaced = [known for known in guard.sets() if known.name == known_as]
         with ProgressBar(make_console(stderr=True)) as progress:
             known = guard.add(known_as, pictures, progress)
+        too_late = guarded_pages(guard, store, store.current())
     print_plain([_line(known)])
     if replaced and replaced[0] != known:
         print_plain([f" in place of {replaced[0].pictures} known by this name; --name keeps two sets apart"])
+    if too_late:
+        raise KnowledgeError(
+            f"{len(too_late)} of the plant's pages hold test pictures already: {', '.join(sorted(too_late)[:_SHOWN])}"
+            f"{', …' if len(too_late) > _SHOWN else ''}.",
+            hint="Remove them (flawscope kb remove ID): results on that data set would mean nothing.",
+        )
 
 
 @app.command("list")

@@ -121,6 +121,15 @@ def test_rollback_brings_no_guarded_picture_back(cli: Any, data: Path) -> None:
     cli("kb", "rollback", "leather.hole.1", "1").refused(6, "is the test picture leather/test/moth/0.png")
 
 
+def test_guarding_names_the_pages_that_hold_a_test_picture_already(cli: Any, data: Path) -> None:
+    cli("kb", "add", data / "leather/test/moth/0.png", "--note", "hole", "--product", "leather")
+    late = cli("kb", "guard", "add", data)
+    assert "12 test pictures" in late.out
+    late.refused(6, "1 of the plant's pages hold test pictures already: leather.hole.1.")
+    cli("kb", "remove", "leather.hole.1", "--yes")
+    assert cli("kb", "guard", "add", data).code == 0
+
+
 def test_a_guarded_split_stays_out(cli: Any, data: Path) -> None:
     cli("kb", "guard", "add", data)
     built = cli("kb", "build", "--dataset", f"mvtec={data}")

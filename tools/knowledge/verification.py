@@ -160,10 +160,27 @@ def _check_guard(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocumen
     if not sets:
         return
     done.counts["guarded test pictures"] = sum(known.pictures for known in sets)
+    for doc_id, found in guarded_pages(guard, plant, own).items():
+        done.problems.append(f"{doc_id}: its picture is the test picture {found}")
+
+
+def guarded_pages(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocument]) -> dict[str, str]:
+    """The test picture that a page's picture is, by doc_id, of the pages where it is one.
+
+    Args:
+        guard: the test pictures.
+        plant: where the pages are kept.
+        own: the pages to look at.
+
+    Raises:
+        KnowledgeError: a page's picture or a file of the guard is damaged.
+    """
+    seen = {}
     for document in own:
         blob = plant.picture(document)
         if blob is not None and (found := guard.find(document.version.picture_sha256, load_image(blob).rgb)):
-            done.problems.append(f"{document.page.doc_id}: its picture is the test picture {found}")
+            seen[document.page.doc_id] = found
+    return seen
 
 
 def _links(page: KnowledgeDocument, known: set[str]) -> list[str]:
