@@ -225,3 +225,12 @@ def test_documents_are_chosen_by_product_and_type() -> None:
             select_documents(SHIPPED, product, kind)
     with pytest.raises(ConfigError, match=r"no document 'general.scrach'. Did you mean general.scratch"):
         find_document(SHIPPED, "general.scrach")
+
+
+def test_contents_tell_pages_of_one_title_apart() -> None:
+    crack = find_document(SHIPPED, "general.crack")
+    other = crack.model_copy(update={"doc_id": "general.crack.2"})
+    nav = as_html([crack, other, find_document(SHIPPED, "general.hole")]).split("<main>")[0]
+    assert "<small>general.crack</small>" in nav
+    assert "<small>general.crack.2</small>" in nav
+    assert "<small>general.hole</small>" not in nav

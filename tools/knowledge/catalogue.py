@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -137,8 +138,13 @@ def as_html(
 
 def _contents(documents: Sequence[KnowledgeDocument]) -> str:
     parts = [f'<nav aria-label="Contents"><p>{len(documents)} documents</p>']
+    titled = Counter(document.title for document in documents)
     for group, members in itertools.groupby(documents, heading):
-        links = (f'<li><a href="#{_safe(d.doc_id)}">{_safe(d.title)}</a></li>' for d in members)
+        links = (
+            f'<li><a href="#{_safe(d.doc_id)}">{_safe(d.title)}'
+            f"{f' <small>{_safe(d.doc_id)}</small>' if titled[d.title] > 1 else ''}</a></li>"
+            for d in members
+        )
         parts.append(f"<h2>{_safe(group).capitalize()}</h2>\n<ul>{''.join(links)}</ul>")
     return "\n".join([*parts, "</nav>"])
 
