@@ -13,8 +13,11 @@ from fakes import ColourWords, PatchStatistics
 
 from flawscope.agent.errors import KnowledgeError
 from flawscope.tools.knowledge import builder
+from flawscope.tools.knowledge.bm25 import WordIndex
 from flawscope.tools.knowledge.builder import content_hash, open_knowledge_base
+from flawscope.tools.knowledge.fusion import fuse
 from flawscope.tools.knowledge.schema import load_documents
+from flawscope.tools.knowledge.search import DEPTH
 
 FEW = tuple(page for page in load_documents() if page.doc_id in FEW_DOCUMENTS)
 
@@ -77,3 +80,22 @@ def test_damage_to_what_is_kept_for_words_is_damage(built: Path, tmp_path: Path)
     np.savez(path, **kept)
     with pytest.raises(KnowledgeError, match="damaged"):
         open_knowledge_base(tmp_path, ColourWords(), documents=FEW, store="memory")
+
+
+def test_pictures_that_tell_nothing_cost_pages_without_one_little() -> None:
+    pages = load_documents()
+    index = WordIndex([page.model_copy(update={"description": ""}).searchable_text() for page in pages])
+    drawn = [n for n, page in enumerate(pages) if page.drawing]
+    undrawn = {page.doc_id for page in pages if not page.drawing}
+    rng, right = np.random.default_rng(0), {"words": 0, "plain": 0, "as built": 0}
+    asked = [page for page in pages if page.defect_type != "good"][::3]
+    for page in asked:
+        scores = index.scores(page.description)
+        words = [pages[n].doc_id for n in np.argsort(-scores, kind="stable")[:DEPTH] if scores[n] > 0]
+        pictures = [pages[n].doc_id for n in rng.permutation(drawn)][:DEPTH]
+        orders = {"words": [words], "plain": [words, pictures], "as built": [words, pictures]}
+        for way, rankings in orders.items():
+            fused = fuse(rankings, undrawn if way == "as built" else ())
+            right[way] += page.doc_id in {doc_id for doc_id, _ in fused[:4]}
+    assert right["as built"] > 0.8 * right["words"]
+    assert right["plain"] < 0.4 * right["words"]  # what the place counted twice is for
