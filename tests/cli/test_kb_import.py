@@ -154,6 +154,18 @@ def test_empty_cells_that_a_spreadsheet_adds_mean_nothing(cli: Any) -> None:
     assert refused(shifted) == ["line 2: it has 5 cells, the heading 3"]
 
 
+def test_many_columns_that_mean_nothing_are_counted(cli: Any) -> None:
+    heading = ",".join(["product", "note", *(f"x{n}" for n in range(500))])
+    done = run(cli, table(cli, f"{heading}\n"))
+    assert "x19 and 480 more" in done.err
+    assert "x20" not in done.err
+
+
+def test_a_name_that_windows_keeps_is_refused_by_its_line(cli: Any) -> None:
+    done = run(cli, table(cli, "id,product,note\ncon.1,plate,burr\n"))
+    assert refused(done) == ["line 2: no folder can be called 'con.1' on Windows"]
+
+
 ROWS = "product;type;note\r\nplate;burr;Grat über Kante\r\n"
 
 

@@ -103,3 +103,21 @@ def test_control_characters_and_turns_are_stripped_and_the_rest_is_quoted() -> N
     assert lines[0] == "[document plate.burr.1]"
     assert lines[-1] == "[end of document]"
     assert all(line.startswith("> ") for line in lines[1:-1])
+
+
+@pytest.mark.parametrize("name", ["con", "aux.burr.1", "com1", "lpt9.x", "burr."])
+def test_a_name_that_windows_keeps_for_itself_is_refused(name: str) -> None:
+    with pytest.raises(KnowledgeError, match="on Windows"):
+        page("burr", doc_id=name)
+
+
+@pytest.mark.parametrize("name", ["console.1", "nullify", "com.burr", "auxiliary"])
+def test_a_name_that_only_begins_like_one_is_free(name: str) -> None:
+    assert page("burr", doc_id=name).doc_id == name
+
+
+def test_what_a_name_is_made_of_is_said_in_words() -> None:
+    with pytest.raises(KnowledgeError, match="cannot have this doc_id: it has small letters"):
+        page("burr", doc_id="Burr 1")
+    with pytest.raises(KnowledgeError, match="cannot have this product: it has letters"):
+        page("burr", product="../plate")

@@ -267,6 +267,13 @@ def test_a_record_that_none_would_write_is_refused(
         restore(folder, tmp_path / "bad.tar")
 
 
+def test_what_is_no_file_is_not_waited_for(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", folder):
+        with pytest.raises(KnowledgeError, match="is no file"):
+            restore(folder, source)
+
+
 def test_a_page_with_a_shipped_name_is_refused(folder: Path, tmp_path: Path) -> None:
     write_snapshot(folder, tmp_path / "a.tar")
     with pytest.raises(KnowledgeError, match=r"plate\.burr\.1 has the name of a shipped one"):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ...agent.errors import KnowledgeError
 from .plant_edit import validated
-from .plant_page import PlantPage, cut, note_fields, picture_name, title_of, type_fields
+from .plant_page import PlantPage, check_name, cut, note_fields, picture_name, title_of, type_fields
 from .schema import plain_text
 
 FIELDS: Final = (
@@ -180,6 +180,7 @@ def page_of(row: ImportRow, doc_id: str, *, author: str, created: str, origin: s
     if not product:
         raise RowError("the product is missing")
     try:
+        check_name(doc_id)
         written = note_fields(note)
         typed = type_fields(plain_text(note), product, type_name or None)
         stated = {

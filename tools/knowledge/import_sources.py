@@ -24,6 +24,7 @@ _DELIMITERS = ",;\t"
 _EXCEL_MARK = "sep="
 """A first line such as ``sep=;`` is for Excel only."""
 _MAX_NOTE_BYTES = 100_000
+_SHOWN = 20
 
 
 def read_source(path: Path, product: str | None) -> ImportSource:
@@ -94,7 +95,8 @@ def read_table(path: Path, text: str, product: str | None, notes: tuple[str, ...
             columns = _heading(path.name, cells, product)
             named = zip(cells, columns, strict=True)  # spreadsheets fill the heading up with empty cells
             unread = [printable(cell)[:40] for cell, name in named if name is None and cell.strip()]
-            notes = (*notes, *([f"columns not read: {', '.join(unread)}"] if unread else []))
+            more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+            notes = (*notes, *([f"columns not read: {', '.join(unread[:_SHOWN])}{more}"] if unread else []))
             continue
         if len(rows) + len(refused) >= MAX_ROWS:
             raise KnowledgeError(f"{path.name} has more than {MAX_ROWS} rows.", hint="Split it.")

@@ -20,6 +20,12 @@ MAX_NOTE_LETTERS = 1200
 _DESCRIPTION_LETTERS = 400
 _LONGEST_NAME_WORDS = 5
 _DENIED = frozenset({"no", "not", "without", "never", "non"})
+_FORMS = {
+    "doc_id": "it has small letters, digits, _ . - only, begins with a letter or digit, and has 80 at most",
+    "product": "it has letters, digits, _ . - only, begins with a letter or digit, and has 64 at most",
+}
+"""What names are made of, in words."""
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)")
 _CLAUSE = re.compile(r"[,;.!?()\n]+")
 _CAUSE = re.compile(r"(?:likely |probable |root )?causes?\b\s*(?:is|was|by|of)?|caused by|due to|because of", re.I)
 _BECAUSE = re.compile(r"\b(?:caused by|due to|because of|(?:likely |probable |root )?causes?\b)", re.I)
@@ -162,6 +168,7 @@ def page_from_note(
     typed = type_fields(plain_text(note), product, type_name)
     stem = f"{product}.{typed['defect_type']}".lower()
     name = doc_id or next(f"{stem}.{n}" for n in range(1, len(taken) + 2) if f"{stem}.{n}" not in taken)
+    check_name(name)
     who = plain_text(author)[:80] or "unknown"
     fields = {
         "doc_id": name,
@@ -189,7 +196,18 @@ def invalid_page(error: ValidationError) -> KnowledgeError:
     wrong = error.errors(include_url=False, include_input=False, include_context=False)
     first = min(wrong, key=lambda one: one["loc"] != ("product",))  # a name made of a wrong product is wrong too
     field = ".".join(str(part) for part in first["loc"]) or "the page"
-    return KnowledgeError(f"a page cannot have this {field[:80]}: {first['msg']}.", hint="Correct it and try again.")
+    why = _FORMS.get(field, first["msg"]) if first["type"].startswith("string_") else first["msg"]
+    return KnowledgeError(f"a page cannot have this {field[:80]}: {why}.", hint="Correct it and try again.")
+
+
+def check_name(doc_id: str) -> None:
+    """Refuse a new page's name that a folder could not have everywhere: a snapshot may be restored on any system.
+
+    Raises:
+        KnowledgeError: Windows keeps the name for itself.
+    """
+    if _RESERVED.match(doc_id) or doc_id.endswith("."):
+        raise KnowledgeError(f"no folder can be called {doc_id[:80]!r} on Windows.", hint="Choose another id.")
 
 
 def note_fields(note: str) -> dict[str, Any]:

@@ -164,6 +164,8 @@ def _switch(present: Path, fresh: Path) -> None:
 
 def _unpack(source: Path, fresh: Path, progress: Progress | None) -> int:
     """Write the files of an archive below a folder, checked one by one; how many there are."""
+    if source.exists() and not source.is_file():  # a pipe would be waited for
+        raise KnowledgeError(f"{source} is no file.", hint="Give an archive written by flawscope kb snapshot.")
     try:
         with source.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             size = os.fstat(file.fileno()).st_size
