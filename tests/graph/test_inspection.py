@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,40 +247,6 @@ def test_more_documents_brings_pages_not_seen_before(plant: Plant, monkeypatch: 
     assert steps.count("more_docs") == 1
     sources = [item.source for item in report.evidence if item.kind == "document"]
     assert len(sources) == len(set(sources)) == 5  # two at first, the page of the type named, two more
-
-
-@pytest.mark.parametrize("known_at_first", [True, False])
-def test_a_further_look_cannot_contradict_what_the_first_said_of_the_base(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch, known_at_first: bool
-) -> None:
-    """The whole picture tells whether the base knows the part; the suspicious place alone would tell otherwise."""
-    answers = [known_at_first, not known_at_first]
-    near = partial(Familiarity, basis="picture", similarity=0.5, threshold=0.6, nearest="general.hole")
-    monkeypatch.setattr(KnowledgeBase, "familiarity", lambda *asked: near(answers.pop(0)))
-    deps = plant.deps(actions=("more_docs",), documents=2)
-    product = deps.product("plate")
-    assert product is not None
-    deps.products["plate"] = replace(product, types=_Undecided())  # type: ignore[arg-type]
-    steps, report = run(deps, plant.square)
-    assert ("more_docs" in steps) is known_at_first
-    assert any(item.id == "K2" for item in report.evidence) is not known_at_first
-    found = [item for item in report.evidence if item.kind == "document" and "similarity" in item.values]
-    assert len(found) == (2 if known_at_first else 0)
-
-
-def test_pages_of_a_base_that_knows_nothing_of_the_product_are_not_leaned_on(plant: Plant) -> None:
-    deps = plant.deps(actions=("more_docs",), documents=2)
-    steps, report = run(deps, plant.square)
-    assert "retrieve" in steps
-    (told,) = [item for item in report.evidence if item.kind == "knowledge"]
-    assert told.id == "K2"
-    assert "no page about this product" in told.text
-    assert told.values["known"] is False
-    named = report.defect_type.name if report.defect_type else None
-    documents = [item for item in report.evidence if item.kind == "document"]
-    assert {item.values["defect_type"] for item in documents} <= {named}  # the type was named by examples, not pages
-    cited = {cite for claim in report.claims for cite in claim.evidence_ids}
-    assert cited <= {item.id for item in report.evidence}
 
 
 def test_zoom_can_turn_ok_into_ng(plant: Plant) -> None:

@@ -11,23 +11,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
 from chat_server import ChatServer, answers, chat_server, completion, drops, hangs, raw, refuses, send, trickles
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import SecretStr
 
 from flawscope.agent.errors import ConfigError
 from flawscope.agent.language_model import (
-    Capabilities,
     ChatClient,
     ChatMessage,
     Endpoint,
     EndpointError,
     TokenLogprob,
-    ask_for,
     configured_endpoint,
-    probe,
 )
 from flawscope.agent.language_model.client import MAX_REPLY_BYTES
 from flawscope.agent.language_model.messages import without_thoughts
@@ -36,15 +33,6 @@ from flawscope.agent.settings import Settings, describe_settings, load_settings
 
 KEY = "sk-secret-4711"
 HELLO = (ChatMessage("user", "hello"),)
-
-
-class Part(BaseModel):
-    """An answer of a form."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(max_length=10)]
-    colour: Literal["red", "blue"]
 
 
 @pytest.fixture
@@ -295,12 +283,6 @@ def test_what_a_server_calls_itself_cannot_steer_a_terminal(client: ChatClient, 
     assert client.complete(HELLO).model == "tiny"
 
 
-def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server: ChatServer) -> None:
-    server.will(answers("no \ud800"), answers(GOOD))
-    assert ask_for(client, HELLO, Part).repaired
-    assert server.asked[1]["body"]["messages"][-2]["content"] == "no ?"
-
-
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
@@ -388,103 +370,6 @@ def test_nothing_set_is_said() -> None:
         configured_endpoint(Settings(profile="embedded"))
     with pytest.raises(ConfigError, match="llm_model is missing"):
         configured_endpoint(Settings(llm_base_url="http://gpu/v1"))
-
-
-# --- answers of a form ------------------------------------------------------------------------------------------------
-
-GOOD = '{"name": "clip", "colour": "red"}'
-
-
-def test_an_answer_of_the_form_is_checked_and_returned(client: ChatClient, server: ChatServer) -> None:
-    server.will(answers(f"Sure!\n```json\n{GOOD}\n```"))
-    found = ask_for(client, HELLO, Part)
-    assert (found.value, found.form, found.repaired) == (Part(name="clip", colour="red"), "json_schema", False)
-    body = server.asked[0]["body"]
-    assert body["response_format"]["json_schema"]["schema"]["properties"]["colour"] == {
-        "enum": ["red", "blue"],
-        "title": "Colour",
-        "type": "string",
-    }
-    assert "JSON Schema" in body["messages"][-1]["content"]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ('{"name": "clip"}', "colour: Field required"),
-        ('{"name": "clip", "colour": "red", "verdict": "OK"}', "verdict: Extra inputs"),
-        ('{"name": "clip", "col', "no whole JSON object"),
-        ("I would rather not.", "no whole JSON object"),
-        ('{"a":' * 50_000, "no whole JSON object"),
-    ],
-)
-def test_a_wrong_answer_is_sent_back_once(client: ChatClient, server: ChatServer, wrong: str, said: str) -> None:
-    server.will(answers(wrong), answers(GOOD))
-    found = ask_for(client, HELLO, Part)
-    assert found.repaired
-    assert said in server.asked[1]["body"]["messages"][-1]["content"]
-    server.will(answers(wrong))
-    with pytest.raises(EndpointError, match=said):
-        ask_for(client, HELLO, Part)
-    assert len(server.asked) == 4
-
-
-def test_a_cut_answer_says_so(client: ChatClient, server: ChatServer) -> None:
-    server.will(answers('{"name": "cl', "length"))
-    with pytest.raises(EndpointError, match="cut for its length"):
-        ask_for(client, HELLO, Part)
-
-
-def test_a_server_without_forms_is_asked_in_words(client: ChatClient, server: ChatServer) -> None:
-    server.will(refuses(400, "unknown response_format"), refuses(422, "no"), answers(GOOD))
-    assert ask_for(client, HELLO, Part).form == "text"
-    assert [a["body"].get("response_format", {}).get("type") for a in server.asked] == [
-        "json_schema",
-        "json_object",
-        None,
-    ]
-
-
-# --- capabilities -----------------------------------------------------------------------------------------------------
-
-
-def engine(*, forms: frozenset[str], odds: bool, pictures: int) -> Any:
-    """A server that can do some things and ignores or refuses others."""
-
-    def act(handler: Any, body: dict[str, Any]) -> None:
-        (message,) = body["messages"]
-        if not isinstance(message["content"], str) and pictures != 200:
-            send(handler, pictures, b'{"error": "text only"}')
-            return
-        form = body.get("response_format", {}).get("type")
-        text = {"json_schema": '{"light": "red"}', "json_object": '{"answer": "red"}'}.get(form, "Red.")
-        logprobs = {"content": [{"token": "R", "logprob": -0.1, "top_logprobs": [{"token": "R", "logprob": -0.1}] * 5}]}
-        extra = {"logprobs": logprobs} if odds and body.get("logprobs") else {}
-        answers(text if form in forms else "Red.", **extra)(handler, body)
-
-    return act
-
-
-def test_capabilities_are_found_by_trying(client: ChatClient, server: ChatServer) -> None:
-    server.will(engine(forms=frozenset({"json_schema", "json_object"}), odds=True, pictures=200))
-    assert probe(client) == Capabilities("served-name", "json_schema", 5, pictures=True)
-    server.will(engine(forms=frozenset({"json_object"}), odds=False, pictures=500))
-    found = probe(client)
-    assert found == Capabilities("served-name", "json_object", None, pictures=False)
-    assert found.describe() == "served-name: answers in JSON, no token probabilities, no pictures"
-    server.will(engine(forms=frozenset(), odds=False, pictures=400))
-    assert probe(client).form == "text"
-    server.will(answers("<think> red, that is", "length"))  # a reasoning model that does not come to its end
-    assert probe(client).form == "text"
-
-
-def test_a_refused_key_is_no_missing_capability(client: ChatClient, server: ChatServer) -> None:
-    server.will(refuses(401))
-    with pytest.raises(EndpointError, match="401"):
-        probe(client)
-    server.will(answers("Red."), refuses(503))
-    with pytest.raises(EndpointError, match="503"):
-        probe(client)
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
