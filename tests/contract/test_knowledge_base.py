@@ -215,3 +215,21 @@ def test_closing_lets_another_process_in(built: Path, tmp_path: Path) -> None:
     assert run_elsewhere(tmp_path, probe).strip() == "locked"
     second.close()
     assert run_elsewhere(tmp_path, probe).strip() == "in"
+
+
+def test_a_race_for_the_lock_is_lost_without_a_traceback(built: Path, tmp_path: Path) -> None:
+    """Two commands find the lock free, and one is first: the engine logs the other's failure with its whole stack."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    first = opened(tmp_path)
+    lost = (
+        "import contextlib, io\n"
+        "from flawscope.agent.errors import KnowledgeLockedError\n"
+        "looked, real = [], milvus.refuse_foreign_owner\n"
+        "milvus.refuse_foreign_owner = lambda path: real(path) if looked else looked.append(path)\n"
+        "said = io.StringIO()\n"
+        "with contextlib.redirect_stderr(said):\n"
+        "    try:\n        opened()\n    except KnowledgeLockedError:\n        print('locked')\n"
+        "print(said.getvalue())"
+    )
+    assert run_elsewhere(tmp_path, lost).strip() == "locked"
+    first.close()

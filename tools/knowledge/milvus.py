@@ -89,8 +89,10 @@ def refuse_foreign_owner(path: Path) -> None:
 
 def _open(path: Path) -> Any:
     client_class = load_client()
+    import milvus_lite.server_manager  # noqa: F401 - its logger is made here, which tells a lock lost to others in full
     from pymilvus.exceptions import MilvusException
 
+    silence()
     try:
         client = client_class(str(path))
     except (MilvusException, OSError) as error:
