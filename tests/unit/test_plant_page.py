@@ -121,3 +121,8 @@ def test_what_a_name_is_made_of_is_said_in_words() -> None:
         page("burr", doc_id="Burr 1")
     with pytest.raises(KnowledgeError, match="cannot have this product: it has letters"):
         page("burr", product="../plate")
+
+
+def test_a_page_of_no_known_type_is_headed_as_a_defect() -> None:
+    assert page("looks strange").title == "Unknown defect of plate"
+    assert page("burr on edge").title == "Burr of plate"

@@ -14,7 +14,7 @@ from ..imaging import load_image
 from .attachments import Attachment, check, read_marked
 from .builder import PICTURE_SIDE_PX
 from .drawings import DRAWN_TYPES, draw_defect
-from .plant_page import PlantPage
+from .plant_page import UNKNOWN, PlantPage
 from .schema import GOOD, KnowledgeDocument
 from .sections import printable, words
 
@@ -95,7 +95,7 @@ def _photographed(document: KnowledgeDocument, picture: Path) -> Illustration:
     small = Image.fromarray(photo)
     small.thumbnail((PHOTO_SIDE_PX, PHOTO_SIDE_PX), Image.Resampling.LANCZOS)
     rgb = np.asarray(small)
-    kind = words(document.defect_type)
+    kind = "defect" if document.defect_type == UNKNOWN else words(document.defect_type)
     caption = "Sound" if document.defect_type == GOOD else f"With {kind}"
     panels = [Panel(rgb, caption)]
     if isinstance(document, PlantPage) and document.box is not None:

@@ -257,7 +257,8 @@ def type_fields(note: str, product: str, given: str | None) -> dict[str, Any]:
 
 def title_of(defect_type: str, product: str) -> str:
     """The title of a page that nobody gave one."""
-    return f"{defect_type.replace('_', ' ').capitalize()} of {product}"[:80]
+    kind = "unknown defect" if defect_type == UNKNOWN else defect_type.replace("_", " ")
+    return f"{kind.capitalize()} of {product}"[:80]
 
 
 def _types(note: str, product: str, given: str | None) -> tuple[str, str]:
