@@ -121,7 +121,13 @@ def accept(
         page = accepted(start.page, by, now())
         written = store.add(page, start.blob, start.picture_hash, action="accept", author=by).version
         put_into_effect(loaded, store, [written])
-    print_plain([f"{doc_id}: draft accepted by {page.reviewer} as version {written.number}", *_words(start.page)])
+    print_plain([f"{doc_id}: draft accepted by {by} as version {written.number}", *_words(start.page)])
+    if not page.reviewed:
+        make_console(stderr=True).print(
+            f"The other words are by the same person, so somebody else must review the page: "
+            f"flawscope kb edit {doc_id} --reviewed --reviewer NAME",
+            soft_wrap=True,
+        )
 
 
 def reject(
@@ -135,7 +141,7 @@ def reject(
     with store.locked():
         refuse_open_bases(loaded)
         start = _existing(loaded, doc_id)
-        page = rejected(start.page)
+        page = rejected(start.page, _before_drafts(store, doc_id))
         if page is None:
             written = store.remove(doc_id, by)
         else:
@@ -161,6 +167,17 @@ def _existing(loaded: LoadedSettings, doc_id: str) -> _Start:
     blob = store.picture(document)
     picture = None if blob is None else load_image(blob)
     return _Start(document.page, version.number, blob, version.picture_hash, picture)
+
+
+def _before_drafts(store: PlantStore, doc_id: str) -> PlantPage | None:
+    """The page as it last was without a draft; None when it began with one."""
+    for version in reversed(store.history(doc_id)):
+        if version.action == "remove":
+            return None
+        page = store.read(version).page
+        if not page.drafted_fields:
+            return page
+    return None
 
 
 def _new(

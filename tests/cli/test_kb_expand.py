@@ -89,13 +89,23 @@ def test_a_draft_is_cited_as_such_and_quoted_only_once_accepted(cli: Any, kb: An
 
 def test_gaps_of_a_page_are_filled_and_emptied_again(cli: Any, kb: Any, photo: Path) -> None:
     cli("kb", "add", photo, "--note", "hole beside the rim, rework", "--product", "plate", "--box", "200,200,300,300")
+    assert cli("kb", "edit", "plate.hole.1", "--reviewed", "--reviewer", "Grace").code == 0
     assert "description:" not in kb("expand", "plate.hole.1").out
+    assert "Grace" not in cli("kb", "show", "plate.hole.1").out
     report = inspect(cli, cli.plant.square)
     assert "hole beside the rim" in report["description"]  # the person's own words stand
     assert "worn punch" not in json.dumps(report)
-    assert kb("reject", "plate.hole.1").out == "plate.hole.1: draft rejected as version 3; the page is without it\n"
+    assert kb("reject", "plate.hole.1").out == "plate.hole.1: draft rejected as version 4; the page is without it\n"
     assert "worn punch" not in cli("kb", "show", "plate.hole.1").out
+    assert "Grace" in cli("kb", "show", "plate.hole.1").out  # the words that she checked are the words again
     kb("reject", "plate.hole.1").refused(6, "holds no draft")
+    cli("kb", "edit", "plate.hole.1", "--unreviewed")
+    kb("expand", "plate.hole.1")
+    took = kb("accept", "plate.hole.1")  # by whoever wrote the note
+    assert took.out.startswith("plate.hole.1: draft accepted by ")
+    assert "accepted by None" not in took.out
+    assert "somebody else must review the page" in took.err
+    assert "worn punch" in cli("kb", "show", "plate.hole.1").out
 
 
 def test_a_rejected_page_of_nothing_else_is_removed(cli: Any, kb: Any) -> None:

@@ -100,6 +100,27 @@ def test_a_rejected_draft_leaves_what_people_wrote() -> None:
         rejected(before)
 
 
+def test_a_rejected_draft_brings_back_who_checked_and_wrote_what_was_there() -> None:
+    before = page("burr on the rim").model_copy(
+        update={"reviewed": True, "reviewer": "Grace", "reviewed_on": "2026-02-02", "generated_by": "an older model"}
+    )
+    drafted = with_draft(before, DRAFT, "m")
+    assert not drafted.reviewed
+    assert rejected(drafted, before) == before
+    edited = rejected(drafted.model_copy(update={"action": "Scrap."}), before)
+    assert edited is not None
+    assert (edited.reviewed, edited.reviewer, edited.generated_by) == (False, None, "an older model")
+
+
+def test_nobody_reviews_their_own_words_by_accepting_a_draft_beside_them() -> None:
+    drafted = with_draft(page("burr on the rim"), DRAFT, "m")
+    own = accepted(drafted, "Ada", "2026-02-02")
+    assert (own.drafted_fields, own.reviewed, own.reviewer) == ((), False, None)
+    assert own.confirm == DRAFT.confirm
+    assert accepted(drafted, "Grace", "2026-02-02").reviewer == "Grace"
+    assert accepted(with_draft(page(), DRAFT, "m"), "Ada", "2026-02-02").reviewer == "Ada"  # the words are the model's
+
+
 def test_look_alikes_are_other_known_types_each_once() -> None:
     named = ["burr", "no such thing", "scratch", "scratches", "Crack"]
     many = [DraftedLookAlike(defect_type=name, how_to_tell=f"how {name}") for name in named]

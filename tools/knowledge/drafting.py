@@ -23,6 +23,7 @@ FIELDS: tuple[Drafted, ...] = get_args(Drafted)
 SENTENCE_LETTERS, PARAGRAPH_LETTERS, NAME_LETTERS = 400, 1200, 80
 MAX_CAUSES, MAX_CONSEQUENCES, MAX_LOOK_ALIKES = 5, 4, 4
 CONTEXT_PAGES = 4
+_REVIEW = ("reviewed", "reviewer", "reviewed_on")
 
 _Line = Annotated[str, Field(max_length=SENTENCE_LETTERS)]
 _Prose = Annotated[str, Field(max_length=PARAGRAPH_LETTERS)]
@@ -176,6 +177,9 @@ def with_draft(page: PlantPage, draft: Draft, model: str) -> PlantPage:
 def accepted(page: PlantPage, reviewer: str, time: str) -> PlantPage:
     """The page with its draft's words counting as any others.
 
+    It counts as reviewed too, unless a person's own words are on it and that person accepts: those words somebody else
+    must check.
+
     Raises:
         KnowledgeError: it holds no draft, or nobody is named.
     """
@@ -183,12 +187,19 @@ def accepted(page: PlantPage, reviewer: str, time: str) -> PlantPage:
     name = plain_text(reviewer)[:NAME_LETTERS]
     if not name:
         raise KnowledgeError("an acceptance needs the name of a person.", hint="Give one with --author.")
-    update = {"drafted_by": None, "drafted_fields": (), "reviewed": True, "reviewer": name, "reviewed_on": time}
+    own_words = page.established.model_copy(update={"page_image": None}).says_something
+    update: dict[str, object] = {"drafted_by": None, "drafted_fields": ()}
+    if name != page.author or not own_words:
+        update |= {"reviewed": True, "reviewer": name, "reviewed_on": time}
     return page.model_copy(update=update)
 
 
-def rejected(page: PlantPage) -> PlantPage | None:
+def rejected(page: PlantPage, before: PlantPage | None = None) -> PlantPage | None:
     """The page without its draft; None when nothing is left of it.
+
+    Args:
+        page: with a draft.
+        before: as it last was without one; who wrote it stands again, and its review if no word has changed since.
 
     Raises:
         KnowledgeError: it holds no draft.
@@ -197,7 +208,13 @@ def rejected(page: PlantPage) -> PlantPage | None:
     if not page.says_something:
         return None
     base = page.established
-    return base.model_copy(update={"drafted_by": None, "drafted_fields": (), "generated_by": base.author})
+    update = {"drafted_by": None, "drafted_fields": (), "generated_by": base.author}
+    if before is not None:
+        update["generated_by"] = before.generated_by
+        reviewed = before.model_copy(update={name: getattr(base, name) for name in _REVIEW})
+        if reviewed == base.model_copy(update=update):
+            return before
+    return base.model_copy(update=update)
 
 
 def _refuse_without_draft(page: PlantPage) -> None:
