@@ -91,7 +91,7 @@ def test_a_text_tower_finds_what_no_page_says(cli: Any, reading: Any) -> None:
     for name, picture in (("red", red), ("plain", save(cli.folder, "plain.png", texture(304)))):
         done = reading("add", picture, "--note", f"{name} seen on line two", "--product", "plate", "--author", "Ada")
         assert done.code == 0, done.err
-    done = reading("search", "defect", "--product", "plate", "--json")
+    done = reading("search", "damage", "--product", "plate", "--json")
     first, second = (json.loads(line) for line in done.out.splitlines())
     said = [json.loads(line) for line in reading("search", "red", "--json").out.splitlines()]
     assert first["document"] in {row["document"] for row in said if row["words"] is not None}

@@ -128,7 +128,7 @@ def test_each_checkpoint_is_plain_data(plant: Plant) -> None:
     with Inspector(plant.loaded(entropy_accept=0.0), checkpointer=InMemorySaver()) as inspector:
         inspector.inspect(plant.square, product="plate", thread_id="t")
         history = list(inspector.graph.get_state_history({"configurable": {"thread_id": "t"}}))
-    assert len(history) > 8
+    assert len(history) >= 8  # one for each step of one round, and the input
     for snapshot in history:
         assert json.loads(json.dumps(snapshot.values, allow_nan=False)) == snapshot.values
 
