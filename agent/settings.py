@@ -123,9 +123,7 @@ def plain_address(value: str) -> str:
     if any(char.isspace() or not char.isprintable() for char in value):
         raise ValueError("it must not hold blanks or control characters")
     if any(mark in value for mark in "@?#"):  # wherever it stands: with a slash in it a password begins a path
-        raise ValueError(
-            "it must not hold a user, password, query or fragment; secrets are settings of their own"
-        )
+        raise ValueError("it must not hold a user, password, query or fragment; secrets are settings of their own")
     try:
         parts = urlsplit(value)
         host, port = parts.hostname, parts.port
