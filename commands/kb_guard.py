@@ -42,7 +42,7 @@ def add(
     pictures = _test_pictures(found)
     if not pictures:
         raise InputError(f"{dataset} has no test pictures.", hint="Give the folder that holds test/ or a split.")
-    from ..tools.knowledge.verification import guarded_pages
+    from ..tools.knowledge.guard import guarded_pages
 
     guard, store, known_as = leak_guard(loaded), plant_store(loaded), name or found.name or _name_of(found.root)
     with store.locked():

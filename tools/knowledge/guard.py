@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...agent.errors import ConfigError, KnowledgeError
 from ...agent.home import storage_errors, write_atomically
 from .known_pictures import KnownPicture, KnownPictures
-from .plant import FOLDER, GUARD
+from .plant import FOLDER, GUARD, PlantDocument, PlantStore
 from .twins import THUMBNAIL_SIDE_PX, Fingerprint, fingerprint
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -160,6 +160,27 @@ class LeakGuard:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else []
+
+
+def guarded_pages(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocument]) -> dict[str, str]:
+    """The test picture that a page's picture is, by doc_id, of the pages where it is one.
+
+    Args:
+        guard: the test pictures.
+        plant: where the pages are kept.
+        own: the pages to look at.
+
+    Raises:
+        KnowledgeError: a page's picture or a file of the guard is damaged.
+    """
+    from ..imaging import load_image
+
+    seen = {}
+    for document in own:
+        blob = plant.picture(document)
+        if blob is not None and (found := guard.find(document.version.picture_sha256, load_image(blob).rgb)):
+            seen[document.page.doc_id] = found
+    return seen
 
 
 def _turned(rgb: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

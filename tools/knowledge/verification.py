@@ -15,7 +15,7 @@ from ..imaging import load_image
 from .attachments import FOLDER as ATTACHED
 from .attachments import Attachment, check, places, read_attachment, read_marked
 from .builder import content_hash, read_base, shipped_documents
-from .guard import LeakGuard
+from .guard import LeakGuard, guarded_pages
 from .plant import FOLDER, PlantDocument, PlantStore
 from .plant_index import joint_path, read_vector, settled, vector_path
 from .plant_page import UNKNOWN
@@ -162,25 +162,6 @@ def _check_guard(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocumen
     done.counts["guarded test pictures"] = sum(known.pictures for known in sets)
     for doc_id, found in guarded_pages(guard, plant, own).items():
         done.problems.append(f"{doc_id}: its picture is the test picture {found}")
-
-
-def guarded_pages(guard: LeakGuard, plant: PlantStore, own: Sequence[PlantDocument]) -> dict[str, str]:
-    """The test picture that a page's picture is, by doc_id, of the pages where it is one.
-
-    Args:
-        guard: the test pictures.
-        plant: where the pages are kept.
-        own: the pages to look at.
-
-    Raises:
-        KnowledgeError: a page's picture or a file of the guard is damaged.
-    """
-    seen = {}
-    for document in own:
-        blob = plant.picture(document)
-        if blob is not None and (found := guard.find(document.version.picture_sha256, load_image(blob).rgb)):
-            seen[document.page.doc_id] = found
-    return seen
 
 
 def _links(page: KnowledgeDocument, known: set[str]) -> list[str]:
