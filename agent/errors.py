@@ -8,6 +8,7 @@
     │   ├── KnowledgeLockedError 6     ... or owned by another process
     │   └── KnowledgeUnreachableError 6  ... or on a server that is away
     ├── BackendError           7       a model, server or reasoner that failed
+    │   └── EndpointError      7       ... or a language model's server, or an answer of it
     ├── MissingExtraError      8       an optional dependency that is not installed
     ├── WeightsError           9       weights that are missing or do not match their hash
     └── StorageError          10       a disk that is full, read-only or not writable
@@ -92,6 +93,30 @@ class BackendError(FlawscopeError):
     def __init__(self, message: str, *, hint: str | None = None, retryable: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.retryable = retryable
+
+
+class EndpointError(BackendError):
+    """The language-model server failed or gave an answer that cannot be used.
+
+    Attributes:
+        status: HTTP status, None when there was no answer.
+        retry_after: what its ``Retry-After`` said, None when it said nothing.
+    """
+
+    code = "endpoint"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retryable: bool = False,
+        status: int | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retryable=retryable)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class MissingExtraError(FlawscopeError):

@@ -6,9 +6,10 @@ whoever uses it cleans, caps and checks it.
 
 from __future__ import annotations
 
+from ..errors import EndpointError
 from .capabilities import Capabilities, probe
 from .client import ChatClient
-from .endpoint import Endpoint, EndpointError, configured_endpoint
+from .endpoint import Endpoint, configured_endpoint
 from .messages import ChatMessage, ChatReply, TokenLogprob
 from .structured import StructuredReply, ask_for
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ..errors import EndpointError
 from .client import ChatClient
-from .endpoint import EndpointError
 from .messages import ChatMessage, ChatReply
 from .retrying import PASSING
 from .structured import UNSUPPORTED, Form, parse, response_format

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ..errors import EndpointError
 from .deadline import cut_off_after
-from .endpoint import Endpoint, EndpointError
+from .endpoint import Endpoint
 from .messages import ChatMessage, ChatReply, parse_reply
 from .retrying import PASSING, wait_s
 

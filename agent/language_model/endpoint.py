@@ -6,30 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from ..errors import BackendError, ConfigError
+from ..errors import ConfigError
 from ..settings import Settings
-
-
-class EndpointError(BackendError):
-    """The language-model server failed or gave an answer that cannot be used.
-
-    Attributes:
-        status: HTTP status, None when there was no answer.
-        retry_after: what its ``Retry-After`` said, None when it said nothing.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        hint: str | None = None,
-        retryable: bool = False,
-        status: int | None = None,
-        retry_after: str | None = None,
-    ) -> None:
-        super().__init__(message, hint=hint, retryable=retryable)
-        self.status = status
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)

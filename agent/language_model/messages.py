@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from ..errors import EndpointError
 from ..terminal import clean_line
-from .endpoint import EndpointError
 
 
 @dataclass(frozen=True)

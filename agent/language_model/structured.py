@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ..errors import EndpointError
 from .client import ChatClient
-from .endpoint import EndpointError
 from .messages import ChatMessage, ChatReply
 
 Form = Literal["json_schema", "json_object", "text"]

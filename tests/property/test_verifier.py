@@ -47,7 +47,8 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
     views = draw(st.lists(st.sampled_from(["zoom", "reference", "self_consistency"]), unique=True))
     scores = {"whole": draw(positive), **{view: draw(positive) for view in views}}
     decision: dict[str, Any] = {
-        "score": None, "threshold": None, "probability": None, "p_value": None, "basis": "uncalibrated", "references": 2
+        "score": None, "threshold": None, "probability": None, "p_value": None, "basis": "uncalibrated",
+        "references": 2, "contradicting": [],
     }  # fmt: skip
     if draw(st.booleans()):
         threshold = draw(st.floats(1.0, 1e5))
@@ -59,6 +60,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         decision = {
             "score": score, "threshold": threshold, "probability": probability, "p_value": 0.1, "basis": basis,
             "references": draw(st.integers(3, 200)),
+            "contradicting": [view for view in scores if draw(st.booleans())],
         }  # fmt: skip
     items = {**ev.score_evidence(decision, scores), **ev.region_evidence(regions)}
     for view in views:
@@ -78,6 +80,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         "image": "x.png",
         "product": draw(st.sampled_from([None, "transistor", "leather", "plate"])),
         "scores": scores,
+        "done": views,
         "decision": decision,
         "defect_type": kind,
         "documents": documents,
