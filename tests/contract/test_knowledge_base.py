@@ -14,6 +14,7 @@ from conftest import FEW_DOCUMENTS
 from fakes import PatchStatistics, texture, with_square
 
 from flawscope.agent.errors import KnowledgeError, StorageError
+from flawscope.tools.knowledge import base as base_module
 from flawscope.tools.knowledge import builder
 from flawscope.tools.knowledge.builder import KnowledgeBase, content_hash, open_knowledge_base
 from flawscope.tools.knowledge.features import image_part
@@ -56,6 +57,45 @@ def test_both_stores_find_the_same_pages(built: Path) -> None:
     finally:
         with_lock.close()
         without.close()
+
+
+@pytest.mark.parametrize("kind", ["milvus", "memory"])
+def test_a_small_base_finds_from_memory_what_its_store_finds(
+    built: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    rng = np.random.default_rng(0)
+    keys = [KEY, *(KEY + rng.normal(0.0, 0.5, KEY.shape).astype(np.float32) for _ in range(20))]
+    asked = [(product, k, mode) for product in (None, "textile") for k in (1, 4, 60) for mode in ("mmr", "relevance")]
+
+    def answers(base: KnowledgeBase) -> list[Any]:
+        return [base.retrieve(key, "", product=p, k=k, mode=mode) for key in keys for p, k, mode in asked]  # type: ignore[arg-type]
+
+    with_store = opened(built, store=kind)
+    try:
+        searched: list[int] = []
+        search = with_store._store.search
+
+        def counted(*given: Any) -> Any:
+            searched.append(1)
+            return search(*given)
+
+        monkeypatch.setattr(with_store._store, "search", counted)
+        near = answers(with_store)
+        assert not searched  # a small base does not ask
+        monkeypatch.setattr(base_module, "SMALL", 0)
+        asked_store = answers(with_store)
+        assert len(searched) == len(asked_store)
+    finally:
+        with_store.close()
+    for mine, its in zip(near, asked_store, strict=True):
+        assert [page.doc_id for page in mine.documents] == [page.doc_id for page in its.documents]
+        np.testing.assert_allclose(mine.similarities, its.similarities, atol=1e-5)
+
+
+def test_a_key_that_is_no_vector_is_refused_in_memory_too(built: Path) -> None:
+    base = opened(built, store="memory")
+    with pytest.raises(KnowledgeError):
+        base.retrieve(np.full_like(KEY, np.nan), "", product=None, k=3)
 
 
 def test_it_is_built_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,14 @@ from .remote import RemoteStore
 from .schema import KnowledgeDocument
 from .search import Found, Scope, search_pages
 from .selection import Q2KSelection
-from .store import Store
+from .store import Hit, Store, check_vector
 
 CANDIDATES = 32
 """Documents that the store hands to the sampling step; KDE-Sample needs the neighbourhood, not the whole base."""
+
+SMALL = 2000
+"""Documents up to which candidates come from the vectors in memory. Asking Milvus Lite takes ten times as long: its
+server is in this process, under the same lock of the interpreter as the inspection beside it."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,7 @@ class KnowledgeBase:
         worded = self._by_words(words, products, k, exclude, pictured=image is None)
         skip = {*exclude, *worded}
         limit = min(CANDIDATES + len(skip), max(1, len(self.documents)))
-        hits = [
-            h for h in self._store.search(key, limit, products) if h.doc_id not in skip and h.doc_id in self.documents
-        ]
+        hits = [h for h in self._nearest(key, limit, products) if h.doc_id not in skip and h.doc_id in self.documents]
         ids = [hit.doc_id for hit in hits]
         selection = SAMPLERS[mode](
             [hit.similarity for hit in hits],
@@ -120,6 +122,17 @@ class KnowledgeBase:
         return Retrieval(
             found, tuple(cosines[doc_id] for doc_id in ranked), selection, self.familiarity(image, product)
         )
+
+    def _nearest(self, key: NDArray[np.float32], limit: int, products: Sequence[str]) -> list[Hit]:
+        """The store's answer; a small base of this machine gives it from the vectors that it holds."""
+        if len(self.documents) > SMALL or isinstance(self._store, RemoteStore):
+            return self._store.search(key, limit, products)
+        query = check_vector(key, self._space.dim, "the key")
+        ids, vectors, owners = self._table
+        rows = np.flatnonzero(np.isin(owners, list(products)))
+        similarities = np.clip(vectors[rows] @ (query / np.linalg.norm(query)), -1.0, 1.0)
+        nearest = np.argsort(-similarities, kind="stable")[:limit]  # equals stay in the order of their ids
+        return [Hit(ids[rows[i]], float(similarities[i])) for i in nearest]
 
     def _by_words(
         self, words: str, products: Sequence[str], k: int, exclude: Sequence[str], *, pictured: bool
@@ -244,6 +257,15 @@ class KnowledgeBase:
         """The threshold of ``familiarity``; what general pages show are drawings, which are no photographs."""
         parts, products = self._photographs
         return least_familiar(parts, products) if products else None
+
+    @cached_property
+    def _table(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.str_]]:
+        """All doc_ids in order, their vectors (n, dim) of unit length, and whose pages they are."""
+        ids = sorted(self.documents)
+        vectors = np.stack([self._vectors[doc_id] for doc_id in ids]) if ids else np.zeros((0, self._space.dim))
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        owners = np.array([self.documents[doc_id].product for doc_id in ids], dtype=np.str_)
+        return ids, np.asarray(vectors / lengths, np.float32), owners
 
     @cached_property
     def _pictured(self) -> tuple[list[str], NDArray[np.float32]]:
