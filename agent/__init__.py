@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .errors import (
         BackendError,
         ConfigError,
+        EndpointError,
         FlawscopeError,
         InputError,
         KnowledgeError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendError",
     "ConfigError",
+    "EndpointError",
     "FlawscopeError",
     "InputError",
     "InspectionReport",
