@@ -14,6 +14,7 @@ from ...agent.errors import KnowledgeUnreachableError
 from .categories import CategoryChoice, category_posterior, choose, prototypes
 from .familiarity import Familiarity, judge, least_familiar
 from .features import LockSpace
+from .in_memory import InMemoryStore
 from .joint import JointPictures
 from .lookup import documents_about
 from .q2k import SAMPLERS
@@ -21,7 +22,7 @@ from .remote import RemoteStore
 from .schema import KnowledgeDocument
 from .search import Found, Scope, search_pages
 from .selection import Q2KSelection
-from .store import Hit, Store, check_vector
+from .store import Hit, LockRecord, Store
 
 CANDIDATES = 32
 """Documents that the store hands to the sampling step; KDE-Sample needs the neighbourhood, not the whole base."""
@@ -127,12 +128,7 @@ class KnowledgeBase:
         """The store's answer; a small base of this machine gives it from the vectors that it holds."""
         if len(self.documents) > SMALL or isinstance(self._store, RemoteStore):
             return self._store.search(key, limit, products)
-        query = check_vector(key, self._space.dim, "the key")
-        ids, vectors, owners = self._table
-        rows = np.flatnonzero(np.isin(owners, list(products)))
-        similarities = np.clip(vectors[rows] @ (query / np.linalg.norm(query)), -1.0, 1.0)
-        nearest = np.argsort(-similarities, kind="stable")[:limit]  # equals stay in the order of their ids
-        return [Hit(ids[rows[i]], float(similarities[i])) for i in nearest]
+        return self._near.search(key, limit, products)
 
     def _by_words(
         self, words: str, products: Sequence[str], k: int, exclude: Sequence[str], *, pictured: bool
@@ -259,13 +255,12 @@ class KnowledgeBase:
         return least_familiar(parts, products) if products else None
 
     @cached_property
-    def _table(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.str_]]:
-        """All doc_ids in order, their vectors (n, dim) of unit length, and whose pages they are."""
-        ids = sorted(self.documents)
-        vectors = np.stack([self._vectors[doc_id] for doc_id in ids]) if ids else np.zeros((0, self._space.dim))
-        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        owners = np.array([self.documents[doc_id].product for doc_id in ids], dtype=np.str_)
-        return ids, np.asarray(vectors / lengths, np.float32), owners
+    def _near(self) -> InMemoryStore:
+        """The same vectors without the store's server."""
+        near = InMemoryStore(self._space.dim)
+        pages = self.documents.items()
+        near.upsert([LockRecord(i, self._vectors[i], page.product, page.defect_type) for i, page in pages])
+        return near
 
     @cached_property
     def _pictured(self) -> tuple[list[str], NDArray[np.float32]]:

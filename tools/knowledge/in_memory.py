@@ -41,9 +41,9 @@ class InMemoryStore:
             return []
         if self._matrix is None:
             self._matrix = np.stack([r.vector / np.linalg.norm(r.vector) for r in records])
-        similarities = self._matrix @ (query / np.linalg.norm(query))
+        similarities = np.clip(self._matrix @ (query / np.linalg.norm(query)), -1.0, 1.0).tolist()
         hits = [
-            Hit(record.doc_id, float(np.clip(similarity, -1.0, 1.0)))
+            Hit(record.doc_id, similarity)
             for record, similarity in zip(records, similarities, strict=True)
             if _wanted(record, products, types)
         ]
