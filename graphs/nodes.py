@@ -158,7 +158,9 @@ class InspectionNodes:
     @step
     def retrieve(self, state: InspectionState) -> Update:
         """Q2K: key features of the whole picture against the lock features of the documents."""
-        return self._retrieve(state, image_part(self._features(state)), self.deps.settings.documents, exclude=())
+        key = image_part(self._features(state))
+        found = self._retrieve(state, key, self.deps.settings.documents, exclude=())
+        return {**found, "features": {**state["features"], "key": self.deps.artifacts.put(key)}}
 
     # --- judging ----------------------------------------------------------------------------------------------------
 
@@ -280,7 +282,7 @@ class InspectionNodes:
     def _category(self, state: InspectionState) -> CategoryKnowledge:
         """What the knowledge base says about the kind of part: the operator's, else the predicted one."""
         knowledge, kind = self.deps.knowledge, state.get("defect_type") or {}
-        choice = knowledge.category(image_part(self._features(state)), state.get("product"))
+        choice = knowledge.category(self.deps.artifacts.get(state["features"]["key"]), state.get("product"))
         types = {candidate["name"]: candidate["posterior"] for candidate in kind.get("candidates", [])}
         return category_knowledge(choice, knowledge.documents.values(), types, seed=state["picture"]["sha256"])
 

@@ -44,7 +44,7 @@ class InspectionState(InspectionInput):
 
     Attributes:
         picture: sha256, size_px, flags and the artifact reference ``rgb``.
-        features: artifact references ``tokens/0`` ... and the grid.
+        features: artifact references ``tokens/0`` ... and the grid; ``key``, the image part, once retrieval made it.
         expert: references ``anomaly_map`` and ``patch_scores``, regions as dicts, threshold and basis.
         scores: raw image score per view; a new view is new evidence.
         documents: what was retrieved, by evidence id.
