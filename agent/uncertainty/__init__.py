@@ -1,0 +1,6 @@
+"""How sure an answer is: what the tokens, the samples, the expert and the documents say, and what that was worth before.
+
+Nothing here needs torch; scipy and scikit-learn are imported when a calibrator is fitted.
+"""
+
+from __future__ import annotations
