@@ -25,17 +25,19 @@ class Picture:
     label: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slot:
     """A place for vectors in the embedding sequence; models behind a server leave it out.
 
     Attributes:
         name: ``prior`` for what the AD Expert found (E_c of ADSeeker), ``latent`` for think tokens (Reason-IAD).
         length: how many vectors.
+        vectors: float32 (length, d) that fill it; None when whoever runs the model fills it.
     """
 
     name: SlotName
     length: int
+    vectors: NDArray[np.float32] | None = None
 
 
 Part = str | Picture | Slot

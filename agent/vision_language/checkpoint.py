@@ -1,0 +1,228 @@
+"""Load a Qwen2.5-VL checkpoint from a folder: safetensors only, every weight present, nothing from the network."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import BackendError, ConfigError, MissingExtraError, WeightsError
+
+MODEL_TYPE = "qwen2_5_vl"
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+HEADROOM = 1.25
+"""Memory that must be free, as a multiple of the weights: activations, the prefix cache and the pictures need some."""
+FOUR_BIT_SHARE = 0.32
+"""Of 16-bit weights that remain after 4-bit quantisation, scales and the unquantised embedding included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A loaded model with its processor.
+
+    Attributes:
+        folder: where it came from.
+        model: ``Qwen2_5_VLForConditionalGeneration``, in eval mode, without gradients for its weights.
+        processor: its ``Qwen2_5_VLProcessor``.
+        device: where the model lies.
+        parameters: how many.
+        laboratory: what the config says of a model that is no product, such as the mini checkpoint; empty for others.
+    """
+
+    folder: Path
+    model: Any
+    processor: Any
+    device: str
+    parameters: int
+    laboratory: dict[str, Any]
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Look at a checkpoint without loading it.
+
+    Args:
+        folder: with config.json and safetensors.
+
+    Returns:
+        Its config.
+
+    Raises:
+        WeightsError: it is not there, incomplete, or only holds pickled weights.
+        ConfigError: it is a model of another kind.
+    """
+    if not folder.is_dir():
+        raise WeightsError(
+            f"no Qwen2.5-VL checkpoint in {folder}.",
+            hint="Run: flawscope models pull qwen2.5-vl-7b (or -3b), or set vlm_weights to a checkpoint's folder.",
+        )
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = config.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{folder / 'config.json'} cannot be read.", hint="Fetch the checkpoint again.") from error
+    if kind != MODEL_TYPE:
+        raise ConfigError(
+            f"{folder} holds a model of the kind {str(kind)[:40]!r}, not {MODEL_TYPE!r}.",
+            hint="Serve other models and use --profile served (docs/serving.md).",
+        )
+    shards = _shards(folder)
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        what = f"lacks {', '.join(missing[:3])}" if missing else "has no .safetensors file"
+        raise WeightsError(
+            f"the checkpoint in {folder} {what}.", hint="Fetch it again; pickled weights (.bin, .pt) are not loaded."
+        )
+    return config
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{index} cannot be read.", hint="Fetch the checkpoint again.") from error
+    return [folder / Path(str(name)).name for name in sorted(names)]
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    four_bit: bool = False,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> Checkpoint:
+    """Load a checkpoint.
+
+    Args:
+        folder: a Qwen2.5-VL checkpoint as transformers saves it.
+        device: ``auto`` takes CUDA where there is one.
+        dtype: ``auto`` is bfloat16 on CUDA and float32 on the CPU, where bfloat16 is slower than it saves.
+        four_bit: quantise the weights while loading (CUDA only).
+        min_pixels: of a picture inside the model, smaller ones are enlarged; None for the checkpoint's own.
+        max_pixels: larger ones are reduced; None for the checkpoint's own.
+
+    Raises:
+        WeightsError: the checkpoint is absent, damaged, or leaves weights at random values.
+        ConfigError: another kind of model, or 4 bits without CUDA.
+        MissingExtraError: transformers, torch or bitsandbytes is not installed.
+        BackendError: there is not enough memory.
+    """
+    config = check_folder(folder)
+    try:
+        import torch
+        from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtraError("a vision-language model in this process", "vlm") from error
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if where == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("vlm_device is cuda, but this machine has no usable CUDA device.", hint="Set it to auto.")
+    kind = {"auto": torch.bfloat16 if where == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
+    _check_memory(folder, where, 4 if kind is torch.float32 else 2, four_bit)
+    logging.disable_progress_bar()
+    options = _quantisation(where) if four_bit else {"dtype": kind}
+    try:
+        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(folder, where) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:  # what a damaged checkpoint raises
+        said = " ".join(str(error).split())[:200]
+        raise WeightsError(f"the checkpoint in {folder} cannot be loaded: {said}.", hint="Fetch it again.") from error
+    absent = sorted(str(key) for key in report["missing_keys"]) + [
+        str(key) for key in report.get("mismatched_keys", ())
+    ]
+    if absent:
+        raise WeightsError(
+            f"the checkpoint in {folder} leaves {len(absent)} weights at random values, such as {absent[0][:80]}.",
+            hint="Fetch it again; an answer of random weights would be worse than none.",
+        )
+    if not four_bit:
+        model = model.to(where)
+    model.eval().requires_grad_(False)
+    _bound_pictures(processor, min_pixels, max_pixels)
+    count = sum(p.numel() for p in model.parameters())
+    return Checkpoint(folder, model, processor, where, count, dict(config.get("flawscope") or {}))
+
+
+def _quantisation(where: str) -> dict[str, Any]:
+    import importlib.util
+
+    if where != "cuda":
+        raise ConfigError("vlm_4bit needs CUDA.", hint="Unset it, or serve a quantised model (docs/serving.md).")
+    if importlib.util.find_spec("bitsandbytes") is None or importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError("4-bit weights", "quantised")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    return {"quantization_config": bits, "device_map": {"": "cuda"}, "dtype": torch.bfloat16}
+
+
+def _check_memory(folder: Path, where: str, bytes_each: int, four_bit: bool) -> None:
+    """Refuse before loading what cannot fit: a machine that swaps is a machine that hangs."""
+    stored = sum(shard.stat().st_size for shard in _shards(folder))  # 16-bit in every published checkpoint
+    needed = HEADROOM * stored * (FOUR_BIT_SHARE if four_bit else bytes_each / 2)
+    free = _free_bytes(where)
+    if free is not None and needed > free:
+        raise BackendError(
+            f"the checkpoint in {folder} needs about {needed / 2**30:.1f} GiB on {where}, {free / 2**30:.1f} are free.",
+            hint="Use a smaller checkpoint, vlm_4bit on CUDA, or a server (--profile served).",
+        )
+
+
+def _free_bytes(where: str) -> int | None:
+    if where == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        info = Path("/proc/meminfo").read_text(encoding="ascii")
+        return 1024 * int(next(line.split()[1] for line in info.splitlines() if line.startswith("MemAvailable")))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _no_memory(folder: Path, where: str) -> BackendError:
+    return BackendError(
+        f"the checkpoint in {folder} does not fit into the memory of {where}.",
+        hint="Use a smaller checkpoint, vlm_4bit on CUDA, or a server (--profile served).",
+    )
+
+
+def _bound_pictures(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
+    size = dict(processor.image_processor.size)
+    if min_pixels is not None:
+        size["shortest_edge"] = min_pixels
+    if max_pixels is not None:
+        size["longest_edge"] = max_pixels
+    size["shortest_edge"] = min(size["shortest_edge"], size["longest_edge"])
+    processor.image_processor.size = type(processor.image_processor.size)(**size)
+
+
+_LOADED: dict[tuple[object, ...], Checkpoint] = {}
+_LOADING = threading.Lock()
+
+
+def shared_checkpoint(folder: Path, **options: Any) -> Checkpoint:
+    """The same checkpoint for everybody in this process: the weights are in memory once.
+
+    Args:
+        folder: see `load_checkpoint`.
+        options: see `load_checkpoint`.
+    """
+    key = (folder.resolve(), *sorted(options.items()))
+    with _LOADING:
+        if key not in _LOADED:
+            _LOADED.clear()  # one model at a time: two of them are what memory limits are for
+            _LOADED[key] = load_checkpoint(folder, **options)
+        return _LOADED[key]
