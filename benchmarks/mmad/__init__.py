@@ -1,0 +1,1 @@
+"""MMAD: multiple-choice questions about industrial pictures, asked and scored as its authors do, and strictly."""
