@@ -117,6 +117,7 @@ def load_checkpoint(
     config = check_folder(folder)
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
         from transformers.utils import logging
     except ImportError as error:
@@ -135,7 +136,14 @@ def load_checkpoint(
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     except torch.OutOfMemoryError as error:
         raise _no_memory(folder, where) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:  # what a damaged checkpoint raises
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        SafetensorError,
+    ) as error:  # what a damaged checkpoint raises
         said = " ".join(str(error).split())[:200]
         raise WeightsError(f"the checkpoint in {folder} cannot be loaded: {said}.", hint="Fetch it again.") from error
     absent = sorted(str(key) for key in report["missing_keys"]) + [
@@ -143,7 +151,7 @@ def load_checkpoint(
     ]
     if absent:
         raise WeightsError(
-            f"the checkpoint in {folder} leaves {len(absent)} weights at random values, such as {absent[0][:80]}.",
+            f"the checkpoint in {folder} leaves {len(absent)} weights at random values, such as {str(absent[0])[:80]}.",
             hint="Fetch it again; an answer of random weights would be worse than none.",
         )
     if not four_bit:

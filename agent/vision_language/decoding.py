@@ -130,6 +130,7 @@ class Decoder:
         self.tokenizer = tokenizer
         ends = model.generation_config.eos_token_id
         self.ends = frozenset([ends] if isinstance(ends, int) else ends or []) | {int(tokenizer.eos_token_id)}
+        self.pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         self.vocabulary = int(model.config.get_text_config().vocab_size)
 
     def decode(
@@ -157,12 +158,12 @@ class Decoder:
         generator = torch.Generator(device="cpu").manual_seed(seed)
         cache, logits, position = prefix.cache(), prefix.logits, prefix.next_position
         length, ids, scores = prefix.length, list[int](), list[TokenScore]()
-        text, reason = _Text(self.tokenizer), "length"
+        text, reason = AnswerText(self.tokenizer), "length"
         for _ in range(max_tokens):
             allowed = logits.clone()
             if mask is not None:
                 mask(allowed)
-            token = _pick(allowed, temperature, generator)
+            token = pick(allowed, temperature, generator)
             if token in self.ends:
                 reason = "stop"
                 break
@@ -192,13 +193,14 @@ class Decoder:
         return str(self.tokenizer.decode([token]))
 
 
-def _pick(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
+def pick(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
+    """The next token: the likeliest, or a sample at a temperature above 0."""
     if temperature <= 0.0:
         return int(logits.argmax())
     return int(torch.multinomial((logits / temperature).softmax(dim=-1).cpu(), 1, generator=generator))
 
 
-class _Text:
+class AnswerText:
     """An answer as it grows; a letter of several tokens appears with its last one."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -207,6 +209,7 @@ class _Text:
         self.whole = ""
 
     def add(self, token: int) -> str:
+        """Add a token; what it adds to the text."""
         self._pending.append(token)
         piece = str(self._tokenizer.decode(self._pending, skip_special_tokens=True))
         if piece.endswith("�") and len(self._pending) < 5:
