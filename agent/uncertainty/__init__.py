@@ -1,4 +1,4 @@
-"""How sure an answer is: what the tokens, the samples, the expert and the documents say, and what that was worth before.
+"""How sure an answer is: what tokens, samples, the expert and documents say, and what that was worth before.
 
 Nothing here needs torch; scipy and scikit-learn are imported when a calibrator is fitted.
 """

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,7 +26,7 @@ _SAME_TASK = {"anomaly_detection": DETECTION, "defect_detection": DETECTION, "ve
 
 
 def task_name(name: str) -> str:
-    """A task's name in one spelling: ``Anomaly Detection`` -> ``detection``, ``Defect Analysis`` -> ``defect_analysis``.
+    """A task's name in one spelling: ``Anomaly Detection`` is ``detection``, ``Defect Analysis`` ``defect_analysis``.
 
     Names follow MMAD's subtasks; the yes/no question about a defect is ``detection`` wherever it is asked.
     """
@@ -34,18 +34,14 @@ def task_name(name: str) -> str:
     return _SAME_TASK.get(slug, slug)
 
 
-class AnswerRecord(BaseModel):
-    """What is known about one answer.
+class Answered(BaseModel):
+    """What is known about one answer before anyone says whether it is right.
 
     Attributes:
-        id: of the question, unique within its log.
         task: which kind of question; see ``task_name``.
         product: what the part is; calibration and test share no product.
-        dataset: where the picture is from.
         model: who answered; a calibrator is one model's.
         answer: the option's letter or the verdict; None when the reply named none.
-        truth: the right one.
-        correct: whether they agree.
         probabilities: of each option, adding up to 1, before any temperature; None without token probabilities.
         mass: share of the whole probability that fell on the options.
         entropy: normalised entropy of the options, when the probabilities themselves were not kept.
@@ -54,19 +50,16 @@ class AnswerRecord(BaseModel):
         retrieval_similarity: cosine of the nearest document, None when nothing was looked for or found.
         permuted: answers to the same question with its options in another order, mapped back; None inside where such a
             reply named no option. Empty when it was not asked again.
-        samples: what was meant by answers drawn at a temperature, equal texts for equal meanings. Empty without draws.
+        samples: what was meant by answers drawn at a temperature, equal texts for equal meanings, None inside where a
+            draw had no meaning. Empty without draws.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: str = ""
     task: Annotated[str, Field(min_length=1)]
     product: Annotated[str, Field(min_length=1)]
-    dataset: str = ""
     model: str = ""
     answer: str | None = None
-    truth: str | None = None
-    correct: bool
     probabilities: dict[str, Share] | None = None
     mass: Share | None = None
     entropy: Share | None = None
@@ -74,7 +67,7 @@ class AnswerRecord(BaseModel):
     s_cal: Share | None = None
     retrieval_similarity: Annotated[float, Field(ge=-1.0001, le=1.0001, allow_inf_nan=False)] | None = None
     permuted: tuple[str | None, ...] = ()
-    samples: tuple[str, ...] = ()
+    samples: tuple[str | None, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -84,11 +77,27 @@ class AnswerRecord(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _is_a_distribution(self) -> AnswerRecord:
+    def _is_a_distribution(self) -> Self:
         shares = self.probabilities
         if shares is not None and (len(shares) < 2 or not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-3)):
             raise ValueError("probabilities are of two options at least and add up to 1")
         return self
+
+
+class AnswerRecord(Answered):
+    """An answer that somebody has checked: a line of a log.
+
+    Attributes:
+        id: of the question, unique within its log.
+        dataset: where the picture is from.
+        truth: the right option or verdict.
+        correct: whether the answer is that.
+    """
+
+    id: str = ""
+    dataset: str = ""
+    truth: str | None = None
+    correct: bool
 
 
 @dataclass(frozen=True)
