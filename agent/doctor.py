@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from .errors import FlawscopeError, StorageError
+from .errors import FlawscopeError, MissingExtraError, StorageError
 from .home import storage_errors
 from .settings import LoadedSettings
 
@@ -101,9 +101,22 @@ def _backbone(loaded: LoadedSettings) -> str:
 
 
 def _reasoner(loaded: LoadedSettings) -> str:
-    from .reasoner import load_reasoner
+    """Who composes the report, and whether what it runs on is there; several GB are not read for a look."""
+    name = loaded.settings.reasoner
+    if name != "qwen_vl":
+        from .reasoner import load_reasoner
 
-    return load_reasoner(loaded.settings.reasoner).name
+        return load_reasoner(loaded).name
+    from .vision_language.checkpoint import check_folder
+    from .vision_language.loading import checkpoint_folder
+
+    folder = checkpoint_folder(loaded)
+    config = check_folder(folder)
+    absent = [package for package in ("torch", "transformers", "xgrammar") if importlib.util.find_spec(package) is None]
+    if absent:
+        raise MissingExtraError("the reasoner qwen_vl", "vlm")
+    note = ", a laboratory animal" if (config.get("flawscope") or {}).get("laboratory") else ""
+    return f"{name}: checkpoint in {folder}{note}, {loaded.settings.vlm_device} device (not loaded for this look)"
 
 
 def _products(loaded: LoadedSettings) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..tools.backbones import Backbone
     from ..tools.knowledge.base import KnowledgeBase
     from ..tools.products import ProductModel
+    from .vision_language import OnText
 
 Progress = Callable[[str, int, int], None]
 
@@ -36,6 +37,7 @@ class InspectionDeps:
         progress: told about long work, None for silence.
         references: good pictures that stand in for an enrolled product.
         products: those in use, by name; a fitted product may be put here without enrolling it.
+        on_text: sees a model's answer grow, None for nobody.
     """
 
     loaded: LoadedSettings
@@ -43,6 +45,7 @@ class InspectionDeps:
     progress: Progress | None = None
     references: tuple[str, ...] = ()
     products: dict[str, ProductModel] = field(default_factory=dict)
+    on_text: OnText | None = None
 
     @property
     def settings(self) -> Settings:
@@ -85,7 +88,7 @@ class InspectionDeps:
     @cached_property
     def reasoner(self) -> Reasoner:
         """Who composes the report."""
-        return load_reasoner(self.settings.reasoner)
+        return load_reasoner(self.loaded, on_text=self.on_text)
 
     @cached_property
     def knowledge(self) -> KnowledgeBase:

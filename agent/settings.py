@@ -32,7 +32,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    profile: str = Field("embedded", description="the set of defaults: embedded, paper, or a TOML file's path")
+    profile: str = Field(
+        "embedded", description="the set of defaults: embedded, paper, paper-3b, or a TOML file's path"
+    )
     home: Path | None = Field(None, description="where products, knowledge and artifacts are kept")
     backbone: str = Field("efficientnet-lite2", description="feature extractor")
     clip_model: str = Field(
@@ -53,7 +55,30 @@ class Settings(BaseModel):
     retriever: Path | None = Field(
         None, description="retriever.safetensors of train retriever, applied to pictures before they are compared"
     )
-    reasoner: str = Field("evidence", description="who composes the report")
+    reasoner: str = Field(
+        "evidence", description="who composes the report: evidence, qwen_vl (in this process) or openai_api (a server)"
+    )
+    vlm_model: str = Field(
+        "qwen2.5-vl-7b", pattern=r"^[\w.-]+$", description="folder of the qwen_vl checkpoint among the home's models"
+    )
+    vlm_weights: Path | None = Field(
+        None, description="folder of any Qwen2.5-VL checkpoint; else vlm_model among the home's models"
+    )
+    vlm_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where qwen_vl runs; auto: CUDA if there")
+    vlm_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="its numbers; auto: bfloat16 on CUDA, float32 on the CPU"
+    )
+    vlm_4bit: bool = Field(False, description="quantise its weights to 4 bits while loading (CUDA only)")
+    vlm_min_pixels: int = Field(3_136, ge=784, description="smaller pictures are enlarged for it")
+    vlm_max_pixels: int = Field(
+        1_003_520, ge=784, le=12_845_056, description="larger pictures are reduced for it: 784 px cost a token"
+    )
+    vlm_max_tokens: int = Field(768, ge=64, le=8192, description="length of a model's answer at most, in tokens")
+    prior_tokens: Path | None = Field(
+        None,
+        description="tokens.safetensors of train tokens: the expert's evidence as vectors for qwen_vl; off if none",
+    )
+    latent: bool = Field(False, description="let qwen_vl search in its embedding space when it is in doubt")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(
         "relevance", description="how documents are chosen"
@@ -80,8 +105,9 @@ class Settings(BaseModel):
     entropy_settled: float = Field(
         0.2, ge=0.0, le=1.0, description="decision entropy up to which a verdict that was doubtful at first is accepted"
     )
-    actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs"], ...] = Field(
-        ("zoom", "reference", "self_consistency", "more_docs"), description="retry actions, in order of preference"
+    actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"], ...] = Field(
+        ("zoom", "reference", "self_consistency", "more_docs", "refute", "latent"),
+        description="retry actions, in order of preference; refute and latent are for reasoners that are models",
     )
     ask_human: bool = Field(
         False, description="interrupt for a person instead of ending in REVIEW (needs a checkpointer)"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .base import DraftReport, EvidenceBundle, Reasoner, ReasonerReply, RetrievedDocument
+
+if TYPE_CHECKING:
+    from ..settings import LoadedSettings
+    from ..vision_language import OnText
 
 __all__ = [
     "REASONERS",
@@ -18,22 +23,46 @@ __all__ = [
 ]
 
 
-def _evidence() -> Reasoner:
+def _evidence(loaded: LoadedSettings, on_text: OnText | None) -> Reasoner:
     from .evidence import EvidenceReasoner
 
     return EvidenceReasoner()
 
 
-REASONERS: dict[str, Callable[[], Reasoner]] = {"evidence": _evidence}
+def _model(name: str) -> Callable[[LoadedSettings, OnText | None], Reasoner]:
+    """A vision-language model of that name as a reasoner."""
+
+    def load(loaded: LoadedSettings, on_text: OnText | None) -> Reasoner:
+        from ..vision_language.loading import load_model
+        from .model_reasoner import ModelReasoner
+
+        model = load_model(loaded, name)
+        return ModelReasoner(model, name=name, max_tokens=loaded.settings.vlm_max_tokens, on_text=on_text)
+
+    return load
 
 
-def load_reasoner(name: str) -> Reasoner:
-    """Make a reasoner.
+REASONERS: dict[str, Callable[[LoadedSettings, OnText | None], Reasoner]] = {
+    "evidence": _evidence,
+    "qwen_vl": _model("qwen_vl"),
+    "openai_api": _model("openai_api"),
+}
+
+
+def load_reasoner(loaded: LoadedSettings, *, on_text: OnText | None = None) -> Reasoner:
+    """Make the reasoner that the settings name.
+
+    Args:
+        loaded: the settings.
+        on_text: sees a model's answer grow.
 
     Raises:
         ConfigError: no reasoner of that name.
+        FlawscopeError: the model behind it cannot be loaded; see ``vision_language.loading.load_model``.
     """
     try:
-        return REASONERS[name]()
+        load = REASONERS[loaded.settings.reasoner]
     except KeyError:
-        raise ConfigError(f"unknown reasoner {name!r}.", hint=f"Known: {', '.join(sorted(REASONERS))}.") from None
+        known = ", ".join(sorted(REASONERS))
+        raise ConfigError(f"unknown reasoner {loaded.settings.reasoner!r}.", hint=f"Known: {known}.") from None
+    return load(loaded, on_text)

@@ -87,6 +87,15 @@ class EvidenceBundle:
     final: bool = False
     category: CategoryKnowledge | None = None
 
+    @property
+    def shortlist(self) -> tuple[str, ...]:
+        """The defect types that may be named besides unknown: those compared with, else those of the documents."""
+        if self.defect_type is not None and self.defect_type.candidates:
+            named = [candidate.name for candidate in self.defect_type.candidates]
+        else:
+            named = [document.defect_type for document in self.documents]
+        return tuple(dict.fromkeys(name for name in named if name not in ("unknown", "good", "none")))
+
 
 class DraftReport(Frozen):
     """The fields that a reasoner fills. Model output is parsed into this; what does not parse becomes REVIEW."""
@@ -111,6 +120,8 @@ class ReasonerReply:
         entropy_source: where the entropy comes from.
         token_logprobs: raw log-probabilities of the verdict's tokens, None for reasoners without tokens.
         usage: counts such as tokens; empty for the evidence reasoner.
+        parts: what the entropy was made of, and further entropies, by name; each None when unknown.
+        problems: what of the answer could not be used, a line each.
     """
 
     draft: DraftReport
@@ -118,6 +129,8 @@ class ReasonerReply:
     entropy_source: str
     token_logprobs: Sequence[float] | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 @runtime_checkable

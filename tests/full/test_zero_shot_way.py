@@ -56,7 +56,14 @@ def backbone(checkpoint: Path) -> ClipBackbone:
 def flawscope(home: Path, *arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
     """The command in a new process, on the paper profile."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FLAWSCOPE_")}
-    given = {"home": home, "profile": "paper", "clip_image_size_px": CANVAS_PX, "store": "memory", **settings}
+    given = {
+        "home": home,
+        "profile": "paper",
+        "reasoner": "evidence",
+        "clip_image_size_px": CANVAS_PX,
+        "store": "memory",
+        **settings,
+    }
     environment |= {f"FLAWSCOPE_{key.upper()}": str(value) for key, value in given.items()}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", START, *map(str, arguments)]

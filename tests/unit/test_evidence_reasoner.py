@@ -13,6 +13,7 @@ from flawscope.agent.reasoner import DraftReport, EvidenceBundle, Reasoner, Retr
 from flawscope.agent.reasoner.evidence import EvidenceReasoner, binary_entropy, number, words
 from flawscope.agent.reasoner.fakes import ScriptedReasoner
 from flawscope.agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
+from flawscope.agent.settings import load_settings
 
 MEASURED = Evidence(id="M1", kind="measurement", text="", values={"score": 3.0, "threshold": 2.0})
 TYPED = Evidence(id="T1", kind="type", text="", values={})
@@ -138,10 +139,10 @@ def test_numbers_and_words() -> None:
 
 
 def test_registry() -> None:
-    assert isinstance(load_reasoner("evidence"), Reasoner)
+    assert isinstance(load_reasoner(load_settings()), Reasoner)
     assert isinstance(ScriptedReasoner([]), Reasoner)
     with pytest.raises(ConfigError, match="Known: evidence"):
-        load_reasoner("oracle")
+        load_reasoner(load_settings({"reasoner": "oracle"}))
 
 
 def test_an_empty_script_is_an_error_and_scripted_errors_are_raised() -> None:
