@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .calibrator import Calibrator, Task, Weighed, pattern_of
-from .features import FEATURES, Signs, signs_of_doubt, tempered
+from .features import FEATURES, Signs, signs_of_doubt
 from .records import AnswerRecord, products_of
 from .thresholds import LEAST_ANSWERS, choose_threshold, default_threshold, target_error
 
@@ -37,14 +37,21 @@ def fit_temperature(records: Sequence[AnswerRecord]) -> float | None:
     """
     from scipy.optimize import minimize_scalar
 
-    if any(r.probabilities is None or r.truth is None or r.truth not in r.probabilities for r in records):
+    if not records or any(r.probabilities is None or r.truth not in r.probabilities for r in records):
         return None
-    rows = [(r.probabilities or {}, str(r.truth)) for r in records]
+    shares = [r.probabilities or {} for r in records]
+    logs = np.full((len(records), max(map(len, shares), default=0)), -np.inf)
+    with np.errstate(divide="ignore"):
+        for row, options in zip(logs, shares, strict=True):
+            row[: len(options)] = np.log(list(options.values()))
+    right = np.array([list(options).index(str(r.truth)) for r, options in zip(records, shares, strict=True)])
+    told = np.maximum(logs[np.arange(len(records)), right], np.log(LEAST_PROBABILITY))
 
     def loss(log_temperature: float) -> float:
-        temperature = float(np.exp(log_temperature))
-        right = [tempered(shares, temperature)[truth] for shares, truth in rows]
-        return -float(np.log(np.maximum(right, LEAST_PROBABILITY)).mean())
+        scaled = logs / np.exp(log_temperature)
+        top = scaled.max(axis=1)
+        total = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+        return float((total - told / np.exp(log_temperature)).mean())
 
     found = minimize_scalar(loss, bounds=(float(np.log(0.05)), float(np.log(20.0))), method="bounded")
     return float(np.exp(found.x))
