@@ -237,7 +237,7 @@ def _ask(loaded: LoadedSettings, store: PlantStore, start: _Start) -> tuple[Draf
         shown = (_png(start.picture),) if start.picture is not None and can.pictures else ()
         size_px = start.picture.meta.orig_size_px if start.picture is not None and shown else None
         told, asked = question(start.page, context_pages(start.page, pages), picture_size_px=size_px)
-        messages = (ChatMessage("system", told), ChatMessage("user", asked, shown))
+        messages = (ChatMessage("system", told), ChatMessage("user", (*shown, asked)))
         found = ask_for(client, messages, Draft, form=can.form, max_tokens=DRAFT_TOKENS)
     return found.value, found.reply.model
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +83,61 @@ def refuses(status: int, message: str = "", **headers: str) -> Act:
 def raw(blob: bytes, status: int = 200, **headers: str) -> Act:
     """Answer with these bytes."""
     return lambda handler, body: send(handler, status, blob, **headers)
+
+
+def slow(seconds: float, act: Act) -> Act:
+    """Do something after a while."""
+
+    def later(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        time.sleep(seconds)
+        act(handler, body)
+
+    return later
+
+
+def events(
+    pieces: Sequence[str],
+    finish: str | None = "stop",
+    *,
+    logprobs: Sequence[dict[str, Any]] | None = None,
+    usage: dict[str, int] | None = None,
+    end: bytes = b"data: [DONE]\n\n",
+    pause_s: float = 0.0,
+) -> Act:
+    """Answer with a stream of events.
+
+    Args:
+        pieces: of the text, an event each.
+        finish: in an event of its own; None for none.
+        logprobs: of the tokens, one for each piece.
+        usage: in the last event.
+        end: what the stream ends with.
+        pause_s: before each event.
+    """
+
+    def act(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        choices: list[dict[str, Any]] = [{"delta": {"role": "assistant", "content": ""}}]
+        choices += [{"delta": {"content": piece}} for piece in pieces]
+        for choice, token in zip(choices[1:], logprobs or (), strict=logprobs is not None):
+            choice["logprobs"] = {"content": [token]}
+        if finish is not None:
+            choices.append({"delta": {}, "finish_reason": finish})
+        said: list[dict[str, Any]] = [{"model": "served-name", "choices": [{"index": 0, **one}]} for one in choices]
+        if usage is not None:
+            said.append({"model": "served-name", "choices": [], "usage": usage})
+        handler.wfile.write(b": a comment\r\n\r\n")
+        for event in said:
+            time.sleep(pause_s)
+            handler.wfile.write(f"data: {json.dumps(event)}\r\n\r\n".encode())
+            handler.wfile.flush()
+        handler.wfile.write(end)
+        handler.close_connection = True
+
+    return act
 
 
 def hangs(seconds: float) -> Act:

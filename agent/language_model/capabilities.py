@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import EndpointError
 from .client import ChatClient
 from .messages import ChatMessage, ChatReply
-from .retrying import PASSING
-from .structured import UNSUPPORTED, Form, parse, response_format
+from .retrying import UNSUPPORTED
+from .structured import Form, parse, response_format
 
-TOP_LOGPROBS = 5
+TOP_LOGPROBS = (20, 5)
+"""How many alternatives are asked for: as many as vLLM, Ollama and OpenAI give, else as few as nearly all do."""
 PROBE_TOKENS = 512
 
 
@@ -42,18 +43,21 @@ class Capabilities:
         form: the strictest way in which answers of a given form can be asked for.
         top_logprobs: alternatives that come with each token; None when none do.
         pictures: whether pictures are taken.
+        sampling: whether ``temperature`` and ``seed`` are; some hosted models refuse them.
     """
 
     model: str
     form: Form
     top_logprobs: int | None
     pictures: bool
+    sampling: bool = True
 
     def describe(self) -> str:
         """One line for people."""
         forms = {"json_schema": "answers by a schema", "json_object": "answers in JSON", "text": "plain answers only"}
         odds = "no token probabilities" if self.top_logprobs is None else f"top {self.top_logprobs} token probabilities"
-        return f"{self.model}: {forms[self.form]}, {odds}, {'pictures' if self.pictures else 'no pictures'}"
+        own = "" if self.sampling else ", a temperature of its own"
+        return f"{self.model}: {forms[self.form]}, {odds}, {'pictures' if self.pictures else 'no pictures'}{own}"
 
 
 def probe(client: ChatClient) -> Capabilities:
@@ -62,16 +66,20 @@ def probe(client: ChatClient) -> Capabilities:
     Raises:
         EndpointError: the server cannot be reached, refuses the key or model, or stays busy.
     """
-    form, reply = _form(client)
-    return Capabilities(reply.model, form, _top_logprobs(client), _pictures(client))
+    greedy: dict[str, Any] = {"temperature": 0.0, "seed": 0}
+    plain = _unless_refused(client, **greedy)
+    if plain is None:
+        greedy = {}
+        plain = client.complete((ChatMessage("user", QUESTION),), max_tokens=PROBE_TOKENS)
+    form, reply = _form(client, plain, greedy)
+    return Capabilities(reply.model, form, _top_logprobs(client, greedy), _pictures(client, greedy), bool(greedy))
 
 
-def _form(client: ChatClient) -> tuple[Form, ChatReply]:
-    """The strictest form that the server enforces; the plain question must work, or nothing will."""
-    plain = client.complete((ChatMessage("user", QUESTION),), max_tokens=PROBE_TOKENS)
+def _form(client: ChatClient, plain: ChatReply, greedy: dict[str, Any]) -> tuple[Form, ChatReply]:
+    """The strictest form that the server enforces."""
     forms: tuple[Form, ...] = ("json_schema", "json_object")
     for form in forms:
-        reply = _unless_refused(client, form=form)
+        reply = _unless_refused(client, form=form, **greedy)
         if reply is None:
             continue
         try:
@@ -84,21 +92,23 @@ def _form(client: ChatClient) -> tuple[Form, ChatReply]:
     return "text", plain
 
 
-def _top_logprobs(client: ChatClient) -> int | None:
-    reply = _unless_refused(client, top_logprobs=TOP_LOGPROBS)
-    if reply is None or reply.logprobs is None:
-        return None
-    return min(len(token.top) for token in reply.logprobs) or None
+def _top_logprobs(client: ChatClient, greedy: dict[str, Any]) -> int | None:
+    """Some servers refuse more than they give, others give fewer without a word."""
+    for asked in TOP_LOGPROBS:
+        reply = _unless_refused(client, top_logprobs=asked, **greedy)
+        if reply is not None:
+            return None if reply.logprobs is None else min(len(token.top) for token in reply.logprobs) or None
+    return None
 
 
-def _pictures(client: ChatClient) -> bool:
+def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:
     from PIL import Image
 
     file = io.BytesIO()
     Image.new("RGB", (64, 64), (220, 30, 30)).save(file, format="PNG")
-    shown = (ChatMessage("user", "What colour is this picture? One word.", (file.getvalue(),)),)
+    shown = (ChatMessage("user", (file.getvalue(), "What colour is this picture? One word.")),)
     try:
-        client.complete(shown, max_tokens=PROBE_TOKENS, retries=0)
+        client.complete(shown, max_tokens=PROBE_TOKENS, retries=0, **greedy)
     except EndpointError as error:
         if error.status in UNSUPPORTED or error.status == 500:  # llama.cpp answers 500 to a picture it cannot take
             return False
@@ -106,15 +116,15 @@ def _pictures(client: ChatClient) -> bool:
     return True
 
 
-def _unless_refused(client: ChatClient, *, form: Form = "text", top_logprobs: int | None = None) -> ChatReply | None:
+def _unless_refused(client: ChatClient, *, form: Form = "text", **options: Any) -> ChatReply | None:
     try:
         return client.complete(
             (ChatMessage("user", QUESTION + JSON_TOO * (form == "json_object")),),
             max_tokens=PROBE_TOKENS,
             response_format=response_format(_Probe, form),
-            top_logprobs=top_logprobs,
+            **options,
         )
     except EndpointError as error:
-        if error.status is None or error.status in PASSING - {500}:
+        if error.status not in UNSUPPORTED | {500}:
             raise
         return None

@@ -2,13 +2,12 @@
 
 The key goes to the configured server and nowhere else: redirects are not followed, a proxy of the environment is used
 over https alone, where it sees no more than the server's name, and the key is taken out of whatever the server says
-before that is shown. Answers are read piece by piece and requests are cut off when their time is over, so that neither
-an answer's size nor a server that trickles can hold the caller.
+before that is shown (`reading`). Answers are read piece by piece and requests are cut off when their time is over, so
+that neither an answer's size nor a server that trickles can hold the caller.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -16,7 +15,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -24,13 +22,14 @@ from ..errors import EndpointError
 from .deadline import cut_off_after
 from .endpoint import Endpoint
 from .messages import ChatMessage, ChatReply, parse_reply
-from .retrying import PASSING, wait_s
+from .reading import AnswerReader
+from .retrying import UNSUPPORTED, wait_s
+from .streaming import Shown
 
-MAX_REPLY_BYTES = 8_000_000
-MAX_ERROR_BYTES = 20_000
 CONNECT_S = 10.0
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the answer's length: every engine knows the old one, some hosted models refuse it and name the new one."""
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 _DIRECT: dict[str, None] = dict.fromkeys(("http://", "all://localhost", "all://127.0.0.1", "all://[::1]"))
 """Asked without a proxy: it could read a key that goes by http, and this machine's own addresses it cannot reach."""
 _ONE_EACH = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -52,8 +51,14 @@ class ChatClient:
         self.endpoint = endpoint
         self._sleep = sleep
         self._slots = threading.BoundedSemaphore(endpoint.concurrency)
+        self._reader = AnswerReader(endpoint)
         self._limit_name = OLD_LIMIT
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flawscope"}
+        self._streams = True
+        headers = {
+            "Accept": "application/json, text/event-stream",
+            "Accept-Encoding": "identity",
+            "User-Agent": "flawscope",
+        }
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key.get_secret_value()}"
         try:
@@ -83,18 +88,22 @@ class ChatClient:
         *,
         max_tokens: int = 1024,
         temperature: float | None = None,
+        seed: int | None = None,
         response_format: dict[str, Any] | None = None,
         top_logprobs: int | None = None,
+        on_text: Callable[[str], None] | None = None,
         retries: int | None = None,
     ) -> ChatReply:
-        """Ask once, and again after failures that may pass.
+        """Ask once, and again after failures that may pass; after a piece was shown they no longer may.
 
         Args:
             messages: the conversation.
             max_tokens: the answer's length at most.
             temperature: None for the server's own.
+            seed: of its sampling; None for the server's own.
             response_format: the protocol's, such as ``{"type": "json_object"}``.
             top_logprobs: ask for the log-probabilities of so many tokens at each place.
+            on_text: sees the answer grow; all of it at once where the server does not stream.
             retries: None for the endpoint's.
 
         Raises:
@@ -105,31 +114,53 @@ class ChatClient:
             "messages": [message.wire() for message in messages],
             self._limit_name: max_tokens,
         }
-        if temperature is not None:
-            body["temperature"] = temperature
-        if response_format is not None:
-            body["response_format"] = response_format
+        given = {"temperature": temperature, "seed": seed, "response_format": response_format}
+        body |= {name: value for name, value in given.items() if value is not None}
         if top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": top_logprobs}
+        if on_text is not None and self._streams:
+            body |= STREAM
+        shown = None if on_text is None else Shown(on_text)
+        reply = self._answered(body, shown, self.endpoint.retries if retries is None else retries)
+        if shown is not None:
+            shown.finish(reply.text)
+            self._streams = "stream" in body
+        return reply
+
+    def _answered(self, body: dict[str, Any], shown: Shown | None, retries: int) -> ChatReply:
+        """The answer of the first try that succeeds; takes out of the body what the server does not know."""
         deadline = time.monotonic() + self.endpoint.timeout_s
-        allowed = self.endpoint.retries if retries is None else retries
         attempt = 0
         while True:
+            if shown is not None:
+                shown.begin()
             try:
-                return parse_reply(self._try(body, deadline), self.endpoint.model, attempt + 1)
+                answer = self._try(body, deadline, None if shown is None else shown.add)
+                return parse_reply(answer, self.endpoint.model, attempt + 1)
             except EndpointError as error:
-                if error.status == 400 and NEW_LIMIT in error.message and body.pop(OLD_LIMIT, None) is not None:
-                    self._limit_name = NEW_LIMIT
-                    body[NEW_LIMIT] = max_tokens
+                if self._simplified(body, error):
                     continue
                 wait = wait_s(attempt, error.retry_after, datetime.now(UTC), self._random.random())
                 in_time = time.monotonic() + wait < deadline
-                if not error.retryable or attempt >= allowed or not in_time:
+                over = shown is not None and bool(shown.text)  # what was shown cannot be taken back
+                if over or not error.retryable or attempt >= retries or not in_time:
                     raise _given_up(error, attempt + 1, wait if error.retry_after and not in_time else None) from None
             self._sleep(wait)
             attempt += 1
 
-    def _try(self, body: dict[str, Any], deadline: float) -> Any:
+    def _simplified(self, body: dict[str, Any], error: EndpointError) -> bool:
+        """Whether the question can be asked in another way after this refusal."""
+        if error.status == 400 and NEW_LIMIT in error.message and OLD_LIMIT in body:
+            self._limit_name = NEW_LIMIT
+            body[NEW_LIMIT] = body.pop(OLD_LIMIT)
+            return True
+        if error.status in UNSUPPORTED and "stream" in body:
+            for name in STREAM:
+                del body[name]
+            return True
+        return False
+
+    def _try(self, body: dict[str, Any], deadline: float, on_piece: Callable[[str], None] | None) -> Any:
         """The decoded answer to one request."""
         left = deadline - time.monotonic()
         if left <= 0 or not self._slots.acquire(timeout=left):
@@ -138,111 +169,38 @@ class ChatClient:
                 hint="Raise llm_timeout_s, or llm_concurrency if many ask at once.",
             )
         try:
-            return self._post(body, deadline)
+            return self._post(body, deadline, on_piece)
         finally:
             self._slots.release()
 
-    def _post(self, body: dict[str, Any], deadline: float) -> Any:
+    def _post(self, body: dict[str, Any], deadline: float, on_piece: Callable[[str], None] | None) -> Any:
         left = max(deadline - time.monotonic(), 0.001)
         timeout = httpx.Timeout(left, connect=min(CONNECT_S, left))
         url = f"{self.endpoint.base_url}/chat/completions"
+        answering = False
         with cut_off_after(left) as (trace, over):
             traced = {"trace": trace}
             try:
                 with self._http.stream("POST", url, json=body, timeout=timeout, extensions=traced) as response:
-                    return self._read(response, deadline)
+                    answering = True
+                    return self._reader.read(response, deadline, on_piece)
             except httpx.ConnectTimeout:
                 raise EndpointError(
-                    f"the language-model server at {self._host} cannot be reached.",
+                    f"the language-model server at {self._reader.host} cannot be reached.",
                     hint="Check llm_base_url.",
                     retryable=True,
                 ) from None
             except httpx.TimeoutException:
-                raise self._late() from None
+                raise self._reader.late() from None
             except httpx.HTTPError as error:
-                raise self._late() if over.is_set() else self._broken(error) from None
+                raise self._reader.late() if over.is_set() else self._reader.broken(error) from None
             except (httpx.InvalidURL, UnicodeError):
+                if answering:  # whoever is shown the answer cannot write it
+                    raise
                 raise EndpointError(
-                    f"there can be no language-model server at {self._shown(self._host)}.", hint="Check llm_base_url."
+                    f"there can be no language-model server at {self._reader.shown(self._reader.host)}.",
+                    hint="Check llm_base_url.",
                 ) from None
-
-    def _late(self) -> EndpointError:
-        return EndpointError(
-            f"the language-model server at {self._host} gave no whole answer within {self.endpoint.timeout_s:g} s.",
-            hint="Raise llm_timeout_s or use a smaller model.",
-        )
-
-    def _broken(self, error: httpx.HTTPError) -> EndpointError:
-        return EndpointError(
-            f"the language-model server at {self._host} failed: {self._shown(str(error)) or type(error).__name__}.",
-            hint="Check that it runs and that llm_base_url is right.",
-            retryable=True,
-        )
-
-    def _read(self, response: httpx.Response, deadline: float) -> Any:
-        status = response.status_code
-        if 300 <= status < 400:
-            try:
-                host = urlsplit(response.headers.get("location", "")).hostname or "elsewhere"
-            except ValueError:
-                host = "elsewhere"
-            raise EndpointError(
-                f"the language-model server at {self._host} redirects to {self._shown(host)}; that is not followed.",
-                hint="Set llm_base_url to where it really is.",
-                status=status,
-            )
-        if status != httpx.codes.OK:
-            raise self._refused(response, status, deadline)
-        blob = self._bytes(response, MAX_REPLY_BYTES, deadline)
-        if len(blob) > MAX_REPLY_BYTES:
-            raise EndpointError(f"the language-model server's answer is larger than {MAX_REPLY_BYTES} bytes.")
-        try:
-            return json.loads(blob)
-        except (ValueError, RecursionError):
-            raise EndpointError("the language-model server's answer is no whole JSON.", retryable=True) from None
-
-    def _bytes(self, response: httpx.Response, limit: int, deadline: float) -> bytes:
-        """At most a little more than ``limit`` bytes of the body."""
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise EndpointError("the language-model server compresses its answers although asked not to.")
-        blob = bytearray()
-        for piece in response.iter_raw():
-            blob += piece
-            if len(blob) > limit:
-                break
-            if time.monotonic() > deadline:
-                raise self._late()
-        if time.monotonic() > deadline:  # an answer without a length ends where it was cut off
-            raise self._late()
-        return bytes(blob)
-
-    def _refused(self, response: httpx.Response, status: int, deadline: float) -> EndpointError:
-        said = self._shown(_error_text(self._bytes(response, MAX_ERROR_BYTES, deadline)[:MAX_ERROR_BYTES]))
-        hint = {
-            401: "Check FLAWSCOPE_LLM_API_KEY.",
-            403: "Check FLAWSCOPE_LLM_API_KEY.",
-            404: "Check llm_model, and that llm_base_url ends as the server's documentation says, mostly in /v1.",
-            413: "The question is too long for it.",
-            429: "It is busy, or its quota is used up.",
-        }.get(status)
-        return EndpointError(
-            f"the language-model server at {self._host} answered {status}{f': {said}' if said else ''}.",
-            hint=hint,
-            retryable=status in PASSING,
-            status=status,
-            retry_after=response.headers.get("retry-after"),
-        )
-
-    @property
-    def _host(self) -> str:
-        return urlsplit(self.endpoint.base_url).netloc
-
-    def _shown(self, text: str) -> str:
-        """What a server says, fit to be shown: without the key that some repeat, on one line, short."""
-        key = self.endpoint.api_key
-        if key is not None:
-            text = text.replace(key.get_secret_value(), "***")
-        return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))[:200].rstrip(". ")
 
 
 def _given_up(error: EndpointError, tries: int, asked_wait_s: float | None) -> EndpointError:
@@ -252,16 +210,3 @@ def _given_up(error: EndpointError, tries: int, asked_wait_s: float | None) -> E
     elif tries > 1:
         error.message = f"{error.message} It was asked {tries} times."
     return error
-
-
-def _error_text(blob: bytes) -> str:
-    """The message of an error's body, whichever of the usual forms it has."""
-    text = blob.decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return "" if text.lstrip().startswith("<") else text  # a proxy's web page says nothing in 200 letters
-    found = body.get("error", body.get("message", body.get("detail", ""))) if isinstance(body, dict) else body
-    if isinstance(found, dict):
-        found = found.get("message", "")
-    return found if isinstance(found, str) else ""

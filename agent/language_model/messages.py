@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from ..errors import EndpointError
 from ..terminal import clean_line
+
+Blob = bytes
+"""The type, where a field of the protocol takes its name."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +23,41 @@ class ChatMessage:
 
     Attributes:
         role: who speaks.
-        text: what is said.
-        pictures: PNG files that go with it.
+        content: what is said; or texts and PNG files in the order in which the model reads them.
     """
 
     role: Literal["system", "user", "assistant"]
-    text: str
-    pictures: tuple[bytes, ...] = ()
+    content: str | tuple[str | bytes, ...]
+
+    @property
+    def parts(self) -> tuple[str | bytes, ...]:
+        """The content in order."""
+        return (self.content,) if isinstance(self.content, str) else self.content
 
     def wire(self) -> dict[str, Any]:
-        """The turn as the protocol writes it; pictures become data URLs, so that no server fetches anything."""
-        if not self.pictures:
-            return {"role": self.role, "content": self.text}
-        urls = [f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}" for png in self.pictures]
-        shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        return {"role": self.role, "content": [*shown, {"type": "text", "text": self.text}]}
+        """The turn as the protocol writes it; pictures become data URLs, so that no server fetches anything.
+
+        Text alone is one string: some servers take lists of parts from users only.
+        """
+        texts = [part for part in self.parts if isinstance(part, str)]
+        if len(texts) == len(self.parts):
+            return {"role": self.role, "content": "\n".join(texts)}
+        return {"role": self.role, "content": [_wire_part(part) for part in self.parts]}
+
+    def and_then(self, text: str) -> ChatMessage:
+        """The same turn with a further text at its end."""
+        return ChatMessage(self.role, (*self.parts, text))
+
+
+def _wire_part(part: str | bytes) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": data_url(part)}}
+
+
+def data_url(png: bytes) -> str:
+    """A PNG file as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +65,7 @@ class TokenLogprob:
     """A token of an answer.
 
     Attributes:
-        token: its text.
+        token: what it adds to the answer.
         logprob: natural logarithm of its probability.
         top: the likeliest tokens at its place with theirs, likeliest first.
     """
@@ -79,7 +103,11 @@ class ChatReply:
 
 class _Top(BaseModel):
     token: str
-    logprob: FiniteFloat
+    logprob: Annotated[FiniteFloat, Field(le=1e-3)]  # rounding lifts some a little above 0
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+
+    def blob(self) -> Blob:
+        return self.token.encode("utf-8", "replace") if self.bytes is None else Blob(self.bytes)
 
 
 class _Token(_Top):
@@ -87,7 +115,7 @@ class _Token(_Top):
 
 
 class _Logprobs(BaseModel):
-    content: list[_Token] | None = None
+    content: list[_Token] = Field(min_length=1)
 
 
 class _Message(BaseModel):
@@ -98,7 +126,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Any = None
 
 
 class _Completion(BaseModel):
@@ -127,29 +155,70 @@ def parse_reply(body: Any, asked_model: str, tries: int) -> ChatReply:
             hint="Check that llm_base_url is an OpenAI-compatible server.",
         ) from None
     choice = completion.choices[0]
-    if choice.message.refusal:
+    if choice.message.refusal or choice.finish_reason == "content_filter":
         raise EndpointError("the language model refused to answer.")
-    # A lone surrogate, which JSON can write, is no text: it could be neither sent back nor kept.
-    text = without_thoughts((choice.message.content or "").encode("utf-8", "replace").decode())
+    text = without_thoughts(choice.message.content or "")
     if not text and choice.finish_reason != "length":
         raise EndpointError("the language model gave no answer.", retryable=True)
     usage = {key: value for key, value in (completion.usage or {}).items() if isinstance(value, int)}
     model = clean_line(completion.model or "")[:120] or asked_model
-    return ChatReply(text, choice.finish_reason or "unknown", model, _logprobs(choice.logprobs), usage, tries)
+    logprobs = parse_logprobs(choice.logprobs, text)
+    return ChatReply(text, choice.finish_reason or "unknown", model, logprobs, usage, tries)
 
 
 def without_thoughts(text: str) -> str:
-    """An answer without the ``<think>`` part that DeepSeek-R1 and others put before it; one without end is all."""
+    """An answer without the ``<think>`` part that DeepSeek-R1 and others put before it; one without end is all.
+
+    A lone surrogate, which JSON can write, is no text: it could be neither sent back nor kept, and becomes ``?``.
+    """
+    text = text.encode("utf-8", "replace").decode()
     _, closed, answer = text.rpartition("</think>")
     if closed:
         return answer.strip()
     return "" if text.lstrip().startswith("<think>") else text.strip()
 
 
-def _logprobs(found: _Logprobs | None) -> tuple[TokenLogprob, ...] | None:
-    if found is None or not found.content:
+def parse_logprobs(found: Any, text: str) -> tuple[TokenLogprob, ...] | None:
+    """The tokens of an answer with their log-probabilities.
+
+    Args:
+        found: the protocol's ``logprobs`` of a choice.
+        text: the answer; tokens of the thoughts before it and of the blanks around it are left out.
+
+    Returns:
+        None when there are none, or none that mean anything: an answer without them is an answer.
+    """
+    try:
+        tokens = _Logprobs.model_validate(found).content
+    except ValidationError:
         return None
-    return tuple(
-        TokenLogprob(one.token, one.logprob, tuple((top.token, top.logprob) for top in one.top_logprobs or ()))
-        for one in found.content
-    )
+    scored = [
+        TokenLogprob(
+            piece,
+            min(one.logprob, 0.0),
+            tuple((top.token, min(top.logprob, 0.0)) for top in one.top_logprobs or ()),
+        )
+        for one, piece in _spelling(tokens, text.encode())
+    ]
+    return tuple(scored) or None
+
+
+def _spelling(tokens: Sequence[_Token], answer: Blob) -> Iterator[tuple[_Token, str]]:
+    """The tokens that an answer lies in, each with what it adds; a letter of several comes with the last of them.
+
+    Where the bytes of the tokens do not spell the answer, since servers write odd ones in their own ways, all tokens
+    are given as they are called.
+    """
+    if not answer:
+        return
+    blobs = [token.blob() for token in tokens]
+    begin = b"".join(blobs).rfind(answer)
+    if begin < 0:
+        yield from ((token, token.token) for token in tokens)
+        return
+    letters, at = getincrementaldecoder("utf-8")(), -begin
+    for token, blob in zip(tokens, blobs, strict=True):
+        inside = blob[max(0, -at) : max(0, len(answer) - at)]
+        at += len(blob)
+        if inside:
+            yield token, letters.decode(inside)

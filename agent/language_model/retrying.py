@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may be gone at the next try."""
+UNSUPPORTED = frozenset({400, 404, 415, 422, 501})
+"""Statuses that servers answer when they do not know something that they are asked for, such as a format."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 LONGEST_ASKED_S = 1e6

@@ -12,12 +12,11 @@ from pydantic import BaseModel, ValidationError
 from ..errors import EndpointError
 from .client import ChatClient
 from .messages import ChatMessage, ChatReply
+from .retrying import UNSUPPORTED
 
 Form = Literal["json_schema", "json_object", "text"]
 FORMS: tuple[Form, ...] = ("json_schema", "json_object", "text")
 """How a form can be asked for, the strictest first; ``text`` only describes it in words."""
-UNSUPPORTED = frozenset({400, 404, 415, 422, 501})
-"""Statuses that servers answer when they do not know a ``response_format``."""
 SHOWN_FAULTS = 5
 SHOWN_LETTERS = 6000
 
@@ -58,7 +57,7 @@ def ask_for(
 
     Args:
         client: whom to ask.
-        messages: the question; the form is described in one more system message at the end.
+        messages: the question; the form is described at the end of its last turn.
         schema: closed, every list and text bounded, so that generation ends.
         form: the strictest to try, see `Capabilities.form`.
         max_tokens: see `ChatClient.complete`.
@@ -68,15 +67,15 @@ def ask_for(
     Raises:
         EndpointError: the server failed, or the second answer is wrong as well.
     """
-    described = [*messages, ChatMessage("user", _description(schema))]
+    asked = described(messages, schema)
     options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
-    reply, used = _ask(client, described, schema, form, options)
+    reply, used = _ask(client, asked, schema, form, options)
     try:
         return StructuredReply(parse(reply, schema), reply, used, repaired=False)
     except EndpointError as error:
         wrong = error.message
     again = [
-        *described,
+        *asked,
         ChatMessage("assistant", reply.text[:SHOWN_LETTERS]),
         ChatMessage("user", f"That cannot be used: {wrong} Answer again with the corrected JSON object only."),
     ]
@@ -114,8 +113,67 @@ def response_format(schema: type[BaseModel], form: Form) -> dict[str, Any] | Non
         return None
     if form == "json_object":
         return {"type": "json_object"}
-    wanted = {"name": schema.__name__, "strict": True, "schema": schema.model_json_schema()}
+    wanted = {"name": schema.__name__, "strict": True, "schema": closed(schema.model_json_schema())}
     return {"type": "json_schema", "json_schema": wanted}
+
+
+def closed(part: Any) -> Any:
+    """A JSON Schema whose objects have all of their fields and no others, as strict servers want it.
+
+    What may be left out in Python must be answered then; models that may leave a field out do so when they should not.
+    """
+    if isinstance(part, list):
+        return [closed(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    found = {key: closed(value) for key, value in part.items() if key != "default"}
+    if isinstance(part.get("properties"), dict):
+        found["properties"] = {name: closed(value) for name, value in part["properties"].items()}
+        found |= {"required": list(part["properties"]), "additionalProperties": False}
+    return found
+
+
+def described(messages: Sequence[ChatMessage], schema: type[BaseModel]) -> list[ChatMessage]:
+    """The question with the form in words at the end of its last turn: some templates refuse two turns by one."""
+    wanted = json.dumps(schema.model_json_schema(), separators=(",", ":"))
+    words = f"Answer with one JSON object and nothing else. It must fit this JSON Schema: {wanted}"
+    *before, last = messages
+    return [*before, last.and_then(words)] if last.role == "user" else [*messages, ChatMessage("user", words)]
+
+
+def complete_in_form(
+    client: ChatClient,
+    messages: Sequence[ChatMessage],
+    schema: type[BaseModel],
+    form: Form,
+    **options: Any,
+) -> tuple[ChatReply, Form]:
+    """Ask once for JSON of a form; what comes back is not checked.
+
+    A server that enforces the schema is not told about it: it gets the very question that a model in this process
+    gets, which is held to the schema as well. In the weaker forms the question ends with the schema in words.
+
+    Args:
+        client: whom to ask.
+        messages: the question.
+        schema: the form.
+        form: the strictest to try; a server that refuses it is asked in the next weaker one.
+        options: of `ChatClient.complete`.
+
+    Returns:
+        The answer and how it was asked for.
+
+    Raises:
+        EndpointError: the server failed.
+    """
+    if form == "json_schema":
+        try:
+            return client.complete(messages, response_format=response_format(schema, form), **options), form
+        except EndpointError as error:
+            if error.status not in UNSUPPORTED:
+                raise
+        form = "json_object"
+    return _ask(client, described(messages, schema), schema, form, options)
 
 
 def _ask(
@@ -128,8 +186,3 @@ def _ask(
             if error.status not in UNSUPPORTED or weaker == "text":
                 raise
     raise AssertionError("the last form either answers or raises")
-
-
-def _description(schema: type[BaseModel]) -> str:
-    wanted = json.dumps(schema.model_json_schema(), separators=(",", ":"))
-    return f"Answer with one JSON object and nothing else. It must fit this JSON Schema: {wanted}"

@@ -26,8 +26,8 @@ from flawscope.agent.language_model import (
     TokenLogprob,
     configured_endpoint,
 )
-from flawscope.agent.language_model.client import MAX_REPLY_BYTES
-from flawscope.agent.language_model.messages import without_thoughts
+from flawscope.agent.language_model.messages import parse_logprobs, without_thoughts
+from flawscope.agent.language_model.reading import MAX_REPLY_BYTES
 from flawscope.agent.language_model.retrying import wait_s
 from flawscope.agent.settings import Settings, describe_settings, load_settings
 
@@ -74,11 +74,16 @@ def test_without_a_key_none_is_sent(server: ChatServer) -> None:
     assert "Authorization" not in server.asked[0]["headers"]
 
 
-def test_pictures_travel_as_data_urls(client: ChatClient, server: ChatServer) -> None:
-    client.complete([ChatMessage("user", "what is it?", (b"\x89PNG",))])
-    picture, text = server.asked[0]["body"]["messages"][0]["content"]
+def test_pictures_travel_as_data_urls_where_they_stand(client: ChatClient, server: ChatServer) -> None:
+    client.complete([ChatMessage("user", ("good:", b"\x89PNG", "what is it?"))])
+    before, picture, after = server.asked[0]["body"]["messages"][0]["content"]
     assert picture == {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
-    assert text == {"type": "text", "text": "what is it?"}
+    assert (before["text"], after) == ("good:", {"type": "text", "text": "what is it?"})
+
+
+def test_text_alone_travels_as_one_string() -> None:
+    assert ChatMessage("system", ("a", "b")).wire() == {"role": "system", "content": "a\nb"}
+    assert ChatMessage("user", "a").and_then("b").wire() == {"role": "user", "content": "a\nb"}
 
 
 def test_token_probabilities_are_read_where_they_come(client: ChatClient, server: ChatServer) -> None:
@@ -87,8 +92,31 @@ def test_token_probabilities_are_read_where_they_come(client: ChatClient, server
     reply = client.complete(HELLO, top_logprobs=2)
     assert reply.logprobs == (TokenLogprob("OK", -0.1, (("OK", -0.1), ("NG", -2.5))),)
     assert {**server.asked[0]["body"], "messages": 0}["top_logprobs"] == 2
-    server.will(answers("OK", logprobs=None))
-    assert client.complete(HELLO, top_logprobs=2).logprobs is None
+    for none in (
+        None,
+        {},
+        {"content": []},
+        {"content": [{"token": "OK"}]},
+        {"content": [{"token": "O", "logprob": 5}]},
+    ):
+        server.will(answers("OK", logprobs=none))
+        assert client.complete(HELLO, top_logprobs=2).logprobs is None
+
+
+def test_tokens_spell_the_answer_without_its_thoughts() -> None:
+    def spelt(text: str, *tokens: bytes | str) -> list[str]:
+        content = [
+            {"token": token, "logprob": -1.0}
+            if isinstance(token, str)
+            else {"token": repr(token), "logprob": -1.0, "bytes": list(token)}
+            for token in tokens
+        ]
+        return [one.token for one in parse_logprobs({"content": content}, text) or ()]
+
+    assert spelt("OK", "<think>", "OK?", "</think>", "\n\nO", "K", "\n", "<|im_end|>") == ["O", "K"]
+    assert spelt("grün", "gr", b"\xc3", b"\xbc", "n") == ["gr", "", "ü", "n"]
+    assert spelt("grün", "gr", "\\xc3", "\\xbc", "n") == ["gr", "\\xc3", "\\xbc", "n"]
+    assert spelt("", "<think>") == []
 
 
 def test_a_passing_failure_is_asked_again(client: ChatClient, server: ChatServer, waits: list[float]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pytest
-from chat_server import ChatServer, answers, chat_server, refuses, send
+from chat_engine import Engine
+from chat_server import ChatServer, answers, chat_server, refuses
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawscope.agent.language_model import (
@@ -18,6 +19,7 @@ from flawscope.agent.language_model import (
     ask_for,
     probe,
 )
+from flawscope.agent.language_model.structured import closed, complete_in_form
 
 HELLO = (ChatMessage("user", "hello"),)
 
@@ -96,6 +98,27 @@ def test_a_server_without_forms_is_asked_in_words(client: ChatClient, server: Ch
     ]
 
 
+def test_every_field_of_a_form_is_wanted_and_no_other(client: ChatClient, server: ChatServer) -> None:
+    class Whole(BaseModel):
+        parts: tuple[Part, ...] = ()
+        note: str = ""
+
+    wanted = closed(Whole.model_json_schema())
+    assert (wanted["required"], wanted["additionalProperties"]) == (["parts", "note"], False)
+    assert "default" not in wanted["properties"]["note"]
+    assert wanted["$defs"]["Part"]["required"] == ["name", "colour"]
+
+
+def test_only_a_server_that_enforces_no_schema_is_told_it(client: ChatClient, server: ChatServer) -> None:
+    server.will(answers(GOOD))
+    assert complete_in_form(client, HELLO, Part, "json_schema")[1] == "json_schema"
+    assert server.asked[0]["body"]["messages"] == [{"role": "user", "content": "hello"}]
+    server.will(refuses(400), answers(GOOD))
+    assert complete_in_form(client, HELLO, Part, "json_schema")[1] == "json_object"
+    (turn,) = server.asked[2]["body"]["messages"]
+    assert turn["content"].startswith("hello\nAnswer with one JSON object")
+
+
 def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server: ChatServer) -> None:
     server.will(answers("no \ud800"), answers(GOOD))
     assert ask_for(client, HELLO, Part).repaired
@@ -105,34 +128,32 @@ def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server:
 # --- capabilities -----------------------------------------------------------------------------------------------------
 
 
-def engine(*, forms: frozenset[str], odds: bool, pictures: int) -> Any:
-    """A server that can do some things and ignores or refuses others."""
-
-    def act(handler: Any, body: dict[str, Any]) -> None:
-        (message,) = body["messages"]
-        if not isinstance(message["content"], str) and pictures != 200:
-            send(handler, pictures, b'{"error": "text only"}')
-            return
-        form = body.get("response_format", {}).get("type")
-        text = {"json_schema": '{"light": "red"}', "json_object": '{"answer": "red"}'}.get(form, "Red.")
-        logprobs = {"content": [{"token": "R", "logprob": -0.1, "top_logprobs": [{"token": "R", "logprob": -0.1}] * 5}]}
-        extra = {"logprobs": logprobs} if odds and body.get("logprobs") else {}
-        answers(text if form in forms else "Red.", **extra)(handler, body)
-
-    return act
-
-
 def test_capabilities_are_found_by_trying(client: ChatClient, server: ChatServer) -> None:
-    server.will(engine(forms=frozenset({"json_schema", "json_object"}), odds=True, pictures=200))
-    assert probe(client) == Capabilities("served-name", "json_schema", 5, pictures=True)
-    server.will(engine(forms=frozenset({"json_object"}), odds=False, pictures=500))
+    server.will(Engine())
+    assert probe(client) == Capabilities("served-name", "json_schema", 20, pictures=True)
+    server.will(Engine(forms=frozenset({"json_object"}), top=None, pictures=500))
     found = probe(client)
     assert found == Capabilities("served-name", "json_object", None, pictures=False)
     assert found.describe() == "served-name: answers in JSON, no token probabilities, no pictures"
-    server.will(engine(forms=frozenset(), odds=False, pictures=400))
+    server.will(Engine(forms=frozenset(), top=None, pictures=400))
     assert probe(client).form == "text"
     server.will(answers("<think> red, that is", "length"))  # a reasoning model that does not come to its end
     assert probe(client).form == "text"
+
+
+def test_a_server_is_asked_for_as_many_alternatives_as_it_gives(client: ChatClient, server: ChatServer) -> None:
+    server.will(Engine(top=8))  # refuses 20
+    assert probe(client).top_logprobs == 5
+    server.will(Engine(refused=frozenset({"logprobs"})))
+    assert probe(client).top_logprobs is None
+
+
+def test_a_server_with_a_temperature_of_its_own_is_asked_without(client: ChatClient, server: ChatServer) -> None:
+    server.will(Engine(refused=frozenset({"temperature"})))
+    found = probe(client)
+    assert found == Capabilities("served-name", "json_schema", 20, pictures=True, sampling=False)
+    assert found.describe().endswith("pictures, a temperature of its own")
+    assert all("temperature" not in asked["body"] for asked in server.asked[1:])
 
 
 def test_a_refused_key_is_no_missing_capability(client: ChatClient, server: ChatServer) -> None:
