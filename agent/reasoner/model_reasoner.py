@@ -19,8 +19,9 @@ from ...prompts import render
 from ..schemas import Claim, DefectType, Verdict
 from ..vision_language import Generated, Message, OnText, Picture, VisionLanguageModel
 from .answer import NO_REGION, NO_TYPE, Answer
-from .base import DraftReport, EvidenceBundle, ReasonerReply
+from .base import DraftReport, EvidenceBundle, ReasonerReply, Refutation
 from .evidence import UNKNOWN, binary_entropy
+from .refuting import refute
 from .token_entropy import OptionScores, option_scores, value_logprobs
 
 SHOWN_FAULTS = 4
@@ -82,7 +83,6 @@ class ModelReasoner:
         self.max_tokens = max_tokens
         self.compose = compose_report_messages if compose is None else compose
         self.on_text = on_text
-        self._latest: tuple[EvidenceBundle, ReasonerReply] | None = None
 
     def prepare(self) -> None:
         """Do what the first picture would otherwise wait for."""
@@ -92,17 +92,19 @@ class ModelReasoner:
     def reason(
         self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
     ) -> ReasonerReply:
-        """Compose; see ``Reasoner.reason``. The last round does not ask again: it settles what was answered."""
-        asked = replace(evidence, final=False)
-        if self._latest is None or self._latest[0] != asked:
-            self._latest = (asked, self._ask(asked, images, schema))
-        reply = self._latest[1]
-        return settle(reply, evidence) if evidence.final else reply
+        """Compose; see ``Reasoner.reason``."""
+        reply = self._reply(self.compose(evidence, pictures(images)), evidence, schema)
+        return self.settle(reply, evidence) if evidence.final else reply
 
-    def _ask(
-        self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
-    ) -> ReasonerReply:
-        messages = self.compose(evidence, [Picture(rgb, "query") for rgb in images])
+    def settle(self, reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
+        """The last word on an answer, without asking again; see ``Settles``."""
+        return settled(reply, evidence)
+
+    def refute(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> Refutation:
+        """Explain the strongest area as normal variation; see ``Refuter``."""
+        return refute(self.model, evidence, pictures(images))
+
+    def _reply(self, messages: Sequence[Message], evidence: EvidenceBundle, schema: type[DraftReport]) -> ReasonerReply:
         read = self._read(messages, evidence)
         if isinstance(read, ReasonerReply):
             return read
@@ -148,7 +150,16 @@ class ModelReasoner:
         tokens, text = read.generated.tokens, read.generated.text
         types = option_scores(tokens, text, "defect_type", (*evidence.shortlist, UNKNOWN, NO_TYPE))
         places = option_scores(tokens, text, "region", (*(region.id for region in evidence.regions), NO_REGION))
-        return {"type": types and types.entropy, "location": places and places.entropy}
+        return {"type": _entropy(types), "location": _entropy(places)}
+
+
+def _entropy(scores: OptionScores | None) -> float | None:
+    return None if scores is None else scores.entropy
+
+
+def pictures(images: Sequence[NDArray[np.uint8]]) -> list[Picture]:
+    """Pictures as a model takes them: the query, then references or crops."""
+    return [Picture(rgb, "query" if position == 0 else "") for position, rgb in enumerate(images)]
 
 
 def compose_report_messages(bundle: EvidenceBundle, pictures: Sequence[Picture]) -> Sequence[Message]:
@@ -245,9 +256,10 @@ def decision_entropy(
     """
     parts: dict[str, float | None] = {
         "expert": None if evidence.probability is None else binary_entropy(evidence.probability),
-        "verdict": verdict and verdict.entropy,
-        "mass": verdict and verdict.mass,
+        "verdict": _entropy(verdict),
+        "mass": None if verdict is None else verdict.mass,
         "disagreement": None,
+        **({} if verdict is None else {f"p_{name.lower()}": verdict.probabilities[name] for name in VERDICTS}),
     }
     known = [value for value in (parts["expert"], parts["verdict"]) if value is not None]
     if verdict is None and evidence.probability is None:
@@ -262,7 +274,7 @@ def decision_entropy(
     return max(*known, together), "token probabilities of the verdict and calibrated probability", parts
 
 
-def settle(reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
+def settled(reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
     """The last word on an answer: one that is still in doubt is REVIEW.
 
     Args:
