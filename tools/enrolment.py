@@ -14,6 +14,7 @@ from ..agent.errors import InputError, ProductError
 from . import views
 from .ad_expert.anomaly_map import smooth_grid
 from .ad_expert.calibration import Calibration
+from .ad_expert.evidence_gate import MapScale, fit_map_scale
 from .ad_expert.expert import ExpertConfig, ReferenceFit, config_for, expert_tokens, prepare
 from .ad_expert.reference_views import fit_references
 from .ad_expert.text_anchors import TextAnchors
@@ -24,7 +25,7 @@ from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
 from .imaging import LoadedImage, load_image
 from .product_model import PixelScale, ProductModel
-from .tiled import TileTokens, fit_tiles, score_tiles
+from .tiled import TileTokens, cell_grid, fit_tiles, score_tiles
 
 Progress = Callable[[str, int, int], None]
 PATCH_QUANTILE = 0.995
@@ -76,6 +77,7 @@ def fit_product(
     zoomable = not large and all(views.has_more_pixels(reference.size, config) for reference in seen)
     fine, at_peaks = _fit_fine(seen, fit, backbone, tell) if zoomable else (None, [])
     text = _guidance(fit, seen, anchors, words or ZeroShotConfig())
+    maps = _good_maps(fit, seen, tiles, tiled, text)
     model = ProductModel(
         name=name,
         backbone=backbone,
@@ -83,7 +85,7 @@ def fit_product(
         fine=fine.expert if fine else None,
         tiles=tiles.expert if tiles else None,
         calibration=_calibrate(seen, fit, fine, at_peaks, tiles, tiled, text, backbone, tell),
-        pixel_scale=_pixel_scale(fit, seen, tiles, tiled, text),
+        pixel_scale=_pixel_scale(maps),
         reference_tokens=reference_tokens(seen),
         reference_names=tuple(names),
         reference_hashes=tuple(picture.sha256 for picture in pictures),
@@ -97,6 +99,7 @@ def fit_product(
         fingerprint=hashlib.sha256("".join(p.sha256 for p in pictures).encode()).hexdigest(),
         reference_pictures=tuple(picture.rgb for picture in pictures),
         text=text,
+        map_scale=_map_scale(maps, seen, tiles),
     )
     return model if defects is None else with_types(model, defects, max_pixels, tell)
 
@@ -258,30 +261,49 @@ def reference_tokens(seen: Sequence[SeenReference]) -> dict[int, tuple[NDArray[n
     return {owner: (r.tokens.astype(np.float16), r.features.grid) for owner, r in enumerate(seen)}
 
 
-def _pixel_scale(
+def _good_maps(
     fit: ReferenceFit,
     seen: Sequence[SeenReference],
     tiles: ReferenceFit | None,
     tiled: Sequence[Sequence[TileTokens]],
     text: TextGuidance | None,
-) -> PixelScale:
-    """Pixel threshold, peak and area of good parts, from the references judged by each other."""
+) -> list[list[NDArray[np.float32]]]:
+    """Smoothed patch maps of each reference judged by the others, one a tile where there are tiles; none for one."""
     if len(seen) == 1:
-        return UNCALIBRATED_SCALE
+        return []
     maps = []
     for owner, reference in enumerate(seen):
         if tiles is None:
             grid = fit.without(owner).score_grid(reference.features)
             if text is not None:
                 grid = text.joined(grid, patch_scores_of(reference.features, text.anchors, text.config)[0])
-            maps.append(smooth_grid(grid).ravel())
+            maps.append([smooth_grid(grid)])
         else:
             grids, _ = score_tiles(tiles.without(owner), tiled[owner])
-            maps.append(np.concatenate([smooth_grid(grid).ravel() for grid in grids]))
+            maps.append([smooth_grid(grid) for grid in grids])
+    return maps
+
+
+def _pixel_scale(references: Sequence[Sequence[NDArray[np.float32]]]) -> PixelScale:
+    """Pixel threshold, peak and area of good parts, from the references judged by each other."""
+    if not references:
+        return UNCALIBRATED_SCALE
+    maps = [np.concatenate([grid.ravel() for grid in grids]) for grids in references]
     threshold = float(np.quantile(np.concatenate(maps), PATCH_QUANTILE))
     peak = float(np.quantile([m.max() for m in maps], PICTURE_QUANTILE))
     area = float(np.quantile([(m >= threshold).mean() for m in maps], PICTURE_QUANTILE))
     return PixelScale(threshold, max(peak, threshold), area)
+
+
+def _map_scale(
+    maps: Sequence[Sequence[NDArray[np.float32]]], seen: Sequence[SeenReference], tiles: ReferenceFit | None
+) -> MapScale | None:
+    """How maps read to a language model; None for a single reference, which nothing judges."""
+    if not maps:
+        return None
+    side = None if tiles is None else tiles.expert.config.short_side_px
+    grids = [r.features.grid if side is None else cell_grid(*r.size, side) for r in seen]
+    return fit_map_scale(maps, [height * width for height, width in grids])
 
 
 def with_types(model: ProductModel, defects: Path, max_pixels: int, tell: Progress) -> ProductModel:

@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from ..agent.errors import ProductError
 from .ad_expert.anomaly_map import grid_to_pixels, smooth_grid
-from .ad_expert.calibration import Calibration
+from .ad_expert.calibration import MIN_REFERENCES, Calibration
+from .ad_expert.evidence_gate import Gate, MapScale, cells_of, judge_map
 from .ad_expert.expert import FittedExpert, Localisation
 from .ad_expert.regions import FoundRegion, find_regions, place_in_words
 from .ad_expert.text_guidance import TextGuidance
 from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
-from .tiled import localise_tiles
+from .tiled import cell_grid, localise_tiles
 
 SHORTLIST = 5
+FULL_DEVIATION = 0.35
+"""Share of the pixel threshold above it that counts as full deviation where nothing else says what does."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class ProductModel:
         fingerprint: hash over the product's files, recorded in reports.
         reference_pictures: uint8 pictures, only right after fitting.
         text: what words add; None for backbones without a text tower, and for a single reference.
+        map_scale: what of the map a language model is shown; None for a single reference and where an earlier version
+            enrolled the product (see ``shown_scale``).
     """
 
     name: str
@@ -85,6 +90,31 @@ class ProductModel:
     fingerprint: str
     reference_pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
     text: TextGuidance | None = None
+    map_scale: MapScale | None = None
+
+    @property
+    def shown_scale(self) -> MapScale:
+        """How the map reads to a language model.
+
+        An earlier version kept no such scale. Then the pixel scale stands in: it is stricter, since its threshold is a
+        higher quantile of the same residuals and its area is that of all deviating patches together.
+        """
+        if self.map_scale is not None:
+            return self.map_scale
+        scale = self.pixel_scale
+        return MapScale(scale.threshold, (1.0 + FULL_DEVIATION) * scale.threshold, scale.area_share)
+
+    def gate(self, anomaly_map: NDArray[np.float32], grid: tuple[int, int]) -> Gate:
+        """Whether a map may speak for a defect.
+
+        Args:
+            anomaly_map: float32 (H, W), of `localise`.
+            grid: (h, w) of its patches; for tiles it is formed anew.
+        """
+        if self.tiles is not None:
+            grid = cell_grid(anomaly_map.shape[0], anomaly_map.shape[1], self.tiles.config.short_side_px)
+        calibrated = len(self.reference_names) >= MIN_REFERENCES
+        return judge_map(cells_of(anomaly_map, grid), self.shown_scale, calibrated=calibrated)
 
     @property
     def pixel_threshold(self) -> float:

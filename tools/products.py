@@ -29,6 +29,7 @@ from ..agent.home import new_folder, recover_folder, storage_errors, write_json_
 from .ad_expert.alignment import Alignment
 from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
+from .ad_expert.evidence_gate import MapScale
 from .ad_expert.expert import ExpertConfig, FittedExpert
 from .ad_expert.memory_bank import MemoryBank, Progress
 from .ad_expert.text_anchors import TextAnchors
@@ -170,6 +171,8 @@ def _write(model: ProductModel, folder: Path) -> None:
         "calibration": model.calibration.scores,
         "pixel_scale": np.array([model.pixel_scale.threshold, model.pixel_scale.peak, model.pixel_scale.area_share]),
     }
+    if (reads := model.map_scale) is not None:
+        arrays["map_scale"] = np.array([reads.low, reads.high, reads.area_share])
     for name, expert in (("bank", model.expert), ("fine", model.fine), ("tile", model.tiles)):
         if expert is not None:
             arrays |= _bank_arrays(name, expert.bank)
@@ -342,6 +345,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         false_alarm=manifest["false_alarm"],
         fingerprint=hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest(),
         text=text,
+        map_scale=MapScale(*map(float, arrays["map_scale"])) if "map_scale" in arrays else None,
     )
 
 

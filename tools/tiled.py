@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ad_expert.anomaly_map import grid_to_pixels, smooth_grid
-from .ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
+from .ad_expert.expert import STRIDE_PX, ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
 from .backbones import Backbone
-from .tiling import merge_tiles, plan_tiles
+from .tiling import TILE_PX, merge_tiles, plan_tiles
 
 Progress = Callable[[str, int, int], None]
 TileTokens = tuple[NDArray[np.float32], tuple[int, int]]
@@ -71,3 +71,9 @@ def localise_tiles(
         for grid, tile in zip(grids, plan, strict=True)
     ]
     return merge_tiles(maps, plan, height, width), score
+
+
+def cell_grid(height: int, width: int, short_side_px: int) -> tuple[int, int]:
+    """Patches (h, w) that a merged map of that many pixels amounts to, each as large as a patch of a tile."""
+    patch_px = TILE_PX * STRIDE_PX / short_side_px
+    return max(1, round(height / patch_px)), max(1, round(width / patch_px))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+TILE_PX = 1036
+
 
 class Tile(NamedTuple):
     """A half-open rectangle in pixels of the image."""
@@ -18,7 +20,7 @@ class Tile(NamedTuple):
     x1: int
 
 
-def plan_tiles(height: int, width: int, tile: int = 1036, stride: int = 777) -> list[Tile]:
+def plan_tiles(height: int, width: int, tile: int = TILE_PX, stride: int = 777) -> list[Tile]:
     """Cover an image with overlapping tiles, row by row.
 
     Args:
