@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from ..agent.errors import ConfigError
+from . import bench_mmad
 from .shared import ProfileOption, make_console, numbers, settings, status
 
 app = typer.Typer(help="Measure Flawscope on labelled data.", no_args_is_help=True)
+bench_mmad.register(app)
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with one MVTec-style tree per product.")]
 
@@ -36,6 +38,13 @@ class PromptTypes(StrEnum):
     OBJ = "obj"
     CLS = "cls"
     BOTH = "both"
+
+
+class Method(StrEnum):
+    """How ``bench calibrate`` turns signs of doubt into a probability: a linear model, or that bent by steps."""
+
+    LOGISTIC = "logistic"
+    ISOTONIC = "isotonic"
 
 
 def _bench(module: str, *args: Any, **kwargs: Any) -> None:
@@ -182,3 +191,24 @@ def bench_head(
     """A head trained on all other products, with and without HSP, beside the untrained expert."""
     names = left_out.split(",") if left_out else None
     _bench("head", data, numbers(shots), seeds, names, prompts.split(","), not synthetic_only)
+
+
+@app.command("calibrate")
+def bench_calibrate(
+    logs: Annotated[list[Path], typer.Argument(help="Per-item logs of a benchmark (JSONL) to fit to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibrator (JSON).")],
+    test: Annotated[
+        list[Path] | None, typer.Option("--test", help="Log of other products to measure on; may be repeated.")
+    ] = None,
+    signs: Annotated[
+        str, typer.Option("--signs", help="Signs of doubt to weigh, comma-separated.")
+    ] = "entropy,semantic_entropy,disagreement,permutation,retrieval",
+    method: Annotated[Method, typer.Option("--method", help="Bend the probabilities or not.")] = Method.LOGISTIC,
+    diagram: Annotated[
+        Path | None, typer.Option("--diagram", help="Reliability diagram (PNG); beside the calibrator if not given.")
+    ] = None,
+) -> None:
+    """Fit P(correct) to the logs of a benchmark; say what it is worth on products that it has not seen."""
+    picture = diagram or out.with_suffix(".png")
+    names = [name.strip() for name in signs.split(",")]
+    _bench("calibration", logs, out, test or (), names, method.value, picture)
