@@ -61,7 +61,7 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
 
 
 def _language_model(loaded: LoadedSettings) -> Finding:
-    """What the configured server can do, found out by asking it; parts are inspected without one too."""
+    """What the configured server can do, found out by asking it; most parts are inspected without one."""
     what = "language model"
     if loaded.settings.llm_base_url is None:
         return Finding(what, "optional", "none set (FLAWSCOPE_LLM_BASE_URL); kb expand needs one")
@@ -71,6 +71,8 @@ def _language_model(loaded: LoadedSettings) -> Finding:
         with ChatClient(configured_endpoint(loaded.settings)) as client:
             return Finding(what, "ok", f"{loaded.settings.llm_base_url}: {probe(client).describe()}")
     except FlawscopeError as error:
+        if loaded.settings.reasoner == "openai_api":
+            return Finding(what, "broken", str(error), error.exit_code)
         return Finding(what, "optional", str(error))
 
 

@@ -7,6 +7,7 @@ mention JSON: only a server that enforces the schema answers in it.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,13 +15,15 @@ from pydantic import BaseModel, ConfigDict
 
 from ..errors import EndpointError
 from .client import ChatClient
-from .messages import ChatMessage, ChatReply
+from .messages import ChatMessage, ChatReply, TokenLogprob
 from .retrying import UNSUPPORTED
 from .structured import Form, parse, response_format
 
 TOP_LOGPROBS = (20, 5)
 """How many alternatives are asked for: as many as vLLM, Ollama and OpenAI give, else as few as nearly all do."""
 PROBE_TOKENS = 512
+IMPOSSIBLE = -100.0
+"""Log-probability that no softmax over a model's own scores comes near to for every alternative of an answer."""
 
 
 class _Probe(BaseModel):
@@ -97,8 +100,19 @@ def _top_logprobs(client: ChatClient, greedy: dict[str, Any]) -> int | None:
     for asked in TOP_LOGPROBS:
         reply = _unless_refused(client, top_logprobs=asked, **greedy)
         if reply is not None:
-            return None if reply.logprobs is None else min(len(token.top) for token in reply.logprobs) or None
+            return None if reply.logprobs is None else _alternatives(reply.logprobs)
     return None
+
+
+def _alternatives(tokens: Sequence[TokenLogprob]) -> int | None:
+    """How many come with each token; None where all but the chosen ones have no probability at all.
+
+    That is what a temperature of 0 leaves of a distribution: such numbers say what was chosen, not how surely.
+    """
+    others = [logprob for token in tokens for _, logprob in token.top[1:]]
+    if others and max(others) < IMPOSSIBLE:
+        return None
+    return min(len(token.top) for token in tokens) or None
 
 
 def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:

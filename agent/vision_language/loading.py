@@ -34,7 +34,14 @@ def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
     return QwenModel(checkpoint)
 
 
-MODELS: dict[str, Callable[[LoadedSettings], VisionLanguageModel]] = {"qwen_vl": _qwen_vl}
+def _openai_api(loaded: LoadedSettings) -> VisionLanguageModel:
+    from ..language_model import ChatClient, configured_endpoint
+    from .served import ServedModel
+
+    return ServedModel(ChatClient(configured_endpoint(loaded.settings)), max_pixels=loaded.settings.vlm_max_pixels)
+
+
+MODELS: dict[str, Callable[[LoadedSettings], VisionLanguageModel]] = {"qwen_vl": _qwen_vl, "openai_api": _openai_api}
 
 
 def load_model(loaded: LoadedSettings, name: str | None = None) -> VisionLanguageModel:

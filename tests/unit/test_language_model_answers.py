@@ -148,6 +148,12 @@ def test_a_server_is_asked_for_as_many_alternatives_as_it_gives(client: ChatClie
     assert probe(client).top_logprobs is None
 
 
+def test_probabilities_that_a_temperature_of_0_left_are_none(client: ChatClient, server: ChatServer) -> None:
+    tops = [{"token": "Red", "logprob": 0.0}, {"token": "Green", "logprob": -9999.0}]
+    server.will(answers("Red", logprobs={"content": [{**tops[0], "top_logprobs": tops}]}))
+    assert probe(client).top_logprobs is None
+
+
 def test_a_server_with_a_temperature_of_its_own_is_asked_without(client: ChatClient, server: ChatServer) -> None:
     server.will(Engine(refused=frozenset({"temperature"})))
     found = probe(client)

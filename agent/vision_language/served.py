@@ -1,0 +1,118 @@
+"""A vision-language model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, a hosted one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import EndpointError
+from ..language_model import Capabilities, ChatClient, ChatMessage, ChatReply, probe
+from ..language_model.structured import Form, complete_in_form
+from .base import Generated, LetterAnswer, OnText
+from .messages import Message
+from .outgoing import outgoing
+from .reported import letter_answer, reported_k, token_scores
+
+MAX_PIXELS = 1_003_520
+"""Of a picture that is sent: 1280 places of 28 x 28 px, as a model in this process sees it."""
+LETTER_TOKENS = 8
+"""Enough for "The correct answer is B."; a letter alone takes one."""
+
+
+class ServedModel:
+    """Asks a server; may be shared by threads, the client limits how many questions are under way.
+
+    What the server can do is found out with the first question, by a few short ones, and once.
+
+    Attributes:
+        name: of the model, as it is asked for.
+
+    Args:
+        client: of the server.
+        max_pixels: larger pictures are reduced before they are sent.
+    """
+
+    def __init__(self, client: ChatClient, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.name = client.endpoint.model
+        self._client = client
+        self._max_pixels = max_pixels
+        self._lock = threading.Lock()
+        self._can: Capabilities | None = None
+        self._forms: dict[type[BaseModel], Form] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do.
+
+        Raises:
+            EndpointError: it cannot be reached, or refuses the key or the model.
+        """
+        with self._lock:
+            if self._can is None:
+                self._can = probe(self._client)
+            return self._can
+
+    def warm_up(self) -> None:
+        """Find out what the server can do, so that the first picture does not wait for it."""
+        _ = self.capabilities
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 1024,
+        schema: type[BaseModel] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> Generated:
+        """Answer in words; see `VisionLanguageModel.generate`.
+
+        A server that refuses this very schema is asked in the next weaker form, from then on at once.
+
+        Raises:
+            EndpointError: the server failed, or takes no pictures.
+        """
+        asked, options = self._question(messages, max_tokens, temperature, seed)
+        options["on_text"] = on_text
+        if schema is None:
+            reply = self._client.complete(asked, **options)
+            return _generated(reply, "text")
+        form = self._forms.get(schema, self.capabilities.form)
+        reply, self._forms[schema] = complete_in_form(self._client, asked, schema, form, **options)
+        return _generated(reply, self._forms[schema])
+
+    def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
+        """Answer with a letter; see `VisionLanguageModel.choose` and `reported.letter_answer`.
+
+        Raises:
+            EndpointError: the server failed, or takes no pictures.
+        """
+        asked, options = self._question(messages, LETTER_TOKENS, 0.0, 0)
+        reply = self._client.complete(asked, **options)
+        tokens = token_scores(reply.logprobs)
+        usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries}
+        return letter_answer(reply.text, tokens, letters, usage)
+
+    def _question(
+        self, messages: Sequence[Message], max_tokens: int, temperature: float, seed: int
+    ) -> tuple[tuple[ChatMessage, ...], dict[str, Any]]:
+        can = self.capabilities
+        if not can.pictures and any(message.pictures for message in messages):
+            raise EndpointError(
+                f"the served model {can.model} takes no pictures.",
+                hint="Set llm_model to a vision-language model, and serve it with its projector (docs/serving.md).",
+            )
+        options: dict[str, Any] = {"max_tokens": max_tokens, "top_logprobs": can.top_logprobs}
+        if can.sampling:
+            options |= {"temperature": temperature, "seed": seed}
+        return outgoing(messages, self._max_pixels), options
+
+
+def _generated(reply: ChatReply, form: Form) -> Generated:
+    tokens = token_scores(reply.logprobs)
+    usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries, "form": form}
+    return Generated(reply.text, tokens, "length" if reply.was_cut else "stop", usage)
