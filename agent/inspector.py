@@ -13,6 +13,7 @@ from .artifacts import ArtifactStore
 from .errors import ConfigError
 from .home import Home
 from .reasoner import Reasoner, load_reasoner
+from .reasoner.base import Prepared
 from .schemas import InspectionReport
 from .settings import LoadedSettings, Settings, load_settings
 
@@ -206,7 +207,8 @@ class Inspector:
         """
         if self.deps.product(product) is None:
             _ = self.deps.zero_shot
-        _ = self.deps.reasoner
+        if isinstance(self.deps.reasoner, Prepared):
+            self.deps.reasoner.prepare()
         _ = self.deps.knowledge
 
     def inspect(

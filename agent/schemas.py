@@ -85,7 +85,7 @@ class Evidence(Frozen):
     Attributes:
         id: ``M…`` measurement, ``R…`` region, ``T…`` type comparison, ``D…`` document, ``Z…`` zoom, ``C…`` reference,
             ``S…`` self-consistency, ``Q…`` picture quality, ``H…`` a person,
-            ``K…`` what the knowledge base could not tell.
+            ``K…`` what the knowledge base could not tell, ``F…`` an attempt to refute the suspicion.
         kind: what it is.
         text: what it says, in one sentence; document text is quoted data, never instructions.
         source: the document id, product or view it comes from.
@@ -104,6 +104,7 @@ class Evidence(Frozen):
         "quality",
         "person",
         "knowledge",
+        "refutation",
     ]
     text: Text
     source: Text = ""
@@ -132,12 +133,15 @@ class Uncertainty(Frozen):
         source: where it comes from, such as ``calibrated probability`` or ``token log-probabilities``.
         calibrated: whether the probability behind it was calibrated on this product's references.
         type_entropy: entropy of the type posterior, normalised; None without types.
+        parts: what the entropy was made of, and entropies of a model's further words: ``expert``, ``verdict`` (with the
+            ``mass`` of its three options), ``disagreement`` of the two, ``type``, ``location``; each None when unknown.
     """
 
     entropy: Probability | None
     source: Text
     calibrated: bool
     type_entropy: Probability | None = None
+    parts: dict[str, Probability | None] = {}
 
 
 class TraceStep(Frozen):

@@ -106,7 +106,7 @@ class Settings(BaseModel):
         0.2, ge=0.0, le=1.0, description="decision entropy up to which a verdict that was doubtful at first is accepted"
     )
     actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"], ...] = Field(
-        ("zoom", "reference", "self_consistency", "more_docs", "refute", "latent"),
+        ("zoom", "reference", "refute", "latent", "self_consistency", "more_docs"),
         description="retry actions, in order of preference; refute and latent are for reasoners that are models",
     )
     ask_human: bool = Field(

@@ -23,6 +23,8 @@ STEP_NAMES = {
     "reference": "comparing with references",
     "self_consistency": "checking consistency",
     "more_docs": "reading further documents",
+    "refute": "trying to refute it",
+    "latent": "searching for a better answer",
 }
 
 
@@ -90,7 +92,7 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     return [(label, text) for label, text in rows if text]
 
 
-_CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs"})
+_CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute"})
 
 
 def _cited(report: InspectionReport, field: str) -> str:

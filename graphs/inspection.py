@@ -19,7 +19,7 @@ from .routing import Next, route
 from .state import Action, InspectionInput, InspectionOutput, InspectionState
 
 RECURSION_LIMIT = 40
-"""Super-steps: 6 for the first round, 4 per action (each of the four at most once), 2 to end; the rest is margin."""
+"""Super-steps: 6 for the first round, 4 per action (five at most, each once), 2 to end; the rest is margin."""
 
 
 def build_inspection_graph(deps: InspectionDeps, checkpointer: Any = None) -> Any:

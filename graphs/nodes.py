@@ -12,6 +12,7 @@ import numpy as np
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
+from ..agent.reasoner.base import LatentReasoner, Refuter, Settles
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
@@ -21,6 +22,7 @@ from ..tools.knowledge.features import image_part
 from . import evidence as ev
 from . import zero_shot
 from .judging import Judge, features_of
+from .refuting import applied, as_state
 from .report import compose_report, failure_report
 from .routing import VIEW_ACTIONS, doubtful, next_action
 from .state import InspectionState
@@ -85,8 +87,8 @@ class InspectionNodes:
         encoded = self.encode(asked | loaded)
         update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
         blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
-        blank |= dict.fromkeys(("human", "entropy", "defect_type"))
-        blank |= {"entropy_source": "", "problems": [], "fatal": False, "started": time.time()}
+        blank |= dict.fromkeys(("human", "entropy", "defect_type", "refutation"))
+        blank |= {"entropy_source": "", "answer": {}, "problems": [], "fatal": False, "started": time.time()}
         kept: Update = {"scores": {}, "documents": {}, "evidence": {}, "done": [], "trace": [], "error": None}
         kept |= {key: value for key, value in update.items() if key in kept}
         if state.get("trace") or state.get("error"):
@@ -170,23 +172,33 @@ class InspectionNodes:
         product = self._product(state)
         if not state.get("scores"):
             return {"decision": {}, "defect_type": None}
-        return self._judge.judge(state, product)
+        return applied(self._judge.judge(state, product), state.get("refutation"))
 
     @step
     def reason(self, state: InspectionState) -> Update:
         """Let the reasoner compose the report's words from the evidence."""
         rgb, category = [self._rgb(state)], self._category(state)
         seen = ev.bundle(state, self.deps.settings, final=False, category=category)
-        reply = self.deps.reasoner.reason(seen, rgb, DraftReport)
+        reasoner = self.deps.reasoner
+        if state.get("done", [])[-1:] == ["latent"] and isinstance(reasoner, LatentReasoner):
+            reply = reasoner.think(seen, rgb, DraftReport)
+        else:
+            reply = reasoner.reason(seen, rgb, DraftReport)
         ahead: Any = {**state, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json"), "fatal": False}
         settings = self.deps.settings
         calibrated = state.get("decision", {}).get("probability") is not None
         if calibrated and doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
-            reply = self.deps.reasoner.reason(replace(seen, final=True), rgb, DraftReport)
+            last = replace(seen, final=True)
+            if isinstance(reasoner, Settles):
+                reply = reasoner.settle(reply, last)
+            else:
+                reply = reasoner.reason(last, rgb, DraftReport)
         return {
             "draft": reply.draft.model_dump(mode="json"),
             "entropy": reply.entropy,
             "entropy_source": reply.entropy_source,
+            "answer": {"parts": dict(reply.parts), "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
+            "problems": list(reply.problems),
             "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},
             "note": reply.draft.verdict.value,
         }
@@ -198,7 +210,7 @@ class InspectionNodes:
         checked = verify(DraftReport.model_validate(state["draft"]), bundle)
         return {
             "draft": checked.draft.model_dump(mode="json"),
-            "problems": [problem.text for problem in checked.problems],
+            "problems": [*state.get("problems", []), *(problem.text for problem in checked.problems)],
             "fatal": checked.fatal,
             "note": f"{len(checked.problems)} contradictions" if checked.problems else "",
         }
@@ -214,7 +226,16 @@ class InspectionNodes:
             return frozenset()
         told = state.get("evidence", {})  # that pages cannot be searched, or that none of them is near
         documents = set() if ev.AWAY_ID in told or ev.UNFAMILIAR_ID in told else {"more_docs"}
-        return frozenset(VIEW_ACTIONS & set(product.calibration.views) | documents)
+        return frozenset(VIEW_ACTIONS & set(product.calibration.views) | documents | self._asked_of_models(state))
+
+    def _asked_of_models(self, state: InspectionState) -> set[str]:
+        """Actions that only a reasoner with a model of its own can take."""
+        offered: set[str] = set()
+        if isinstance(self.deps.reasoner, Refuter) and state["expert"]["regions"]:
+            offered.add("refute")
+        if self.deps.settings.latent and isinstance(self.deps.reasoner, LatentReasoner):
+            offered.add("latent")
+        return offered
 
     @step
     def zoom(self, state: InspectionState) -> Update:
@@ -238,6 +259,19 @@ class InspectionNodes:
         key = image_part(self._features(state), np.asarray(weights, dtype=np.float32))
         seen = tuple(document["doc_id"] for document in state.get("documents", {}).values())
         return {**self._retrieve(state, key, MORE_DOCUMENTS, exclude=seen), "done": ["more_docs"]}
+
+    @step
+    def refute(self, state: InspectionState) -> Update:
+        """Let the model explain the suspicion as normal variation; what it then still believes is new evidence."""
+        reasoner = self.deps.reasoner
+        assert isinstance(reasoner, Refuter)  # noqa: S101  # available() offers it only then
+        tried = reasoner.refute(ev.bundle(state, self.deps.settings, final=False), [self._rgb(state)])
+        return {"refutation": as_state(tried), "done": ["refute"], "note": tried.explanation}
+
+    @step
+    def latent(self, state: InspectionState) -> Update:
+        """Let the next round search in the model's embedding space before it answers."""
+        return {"done": ["latent"]}
 
     def _view(self, name: str, state: InspectionState) -> Update:
         product = self._product(state)

@@ -49,6 +49,8 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
         verdict, reason = Verdict.REVIEW, CONSTANT if "constant" in state["picture"]["flags"] else NO_REFERENCES
     elif state.get("problems") and state.get("fatal"):
         reason = " ".join([reason, "The verifier refused the draft: " + "; ".join(state["problems"]) + "."]).strip()
+    elif state.get("problems") and verdict is Verdict.REVIEW and not reason:
+        reason = "; ".join(state["problems"])
     evidence = dict(state.get("evidence", {}))
     human, said, claims = state.get("human"), draft, list(draft.get("claims", []))
     if human:
@@ -71,6 +73,7 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
             source=state.get("entropy_source") or "uncalibrated",
             calibrated=decision.get("basis") == "conformal",
             type_entropy=kind["entropy"] if kind else None,
+            parts=state.get("answer", {}).get("parts", {}),
         ),
         regions=tuple(Region.model_validate(region) for region in regions),
         defect_type=_named_type(kind, said.get("defect_type")) if verdict is not Verdict.OK else None,
@@ -163,6 +166,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         "settings": {key: {"value": settings[key], "origin": origin} for key, origin in deps.loaded.origins.items()},
         "picture": {**state.get("picture", {}), "anomaly_map": state.get("expert", {}).get("anomaly_map")},
         "problems": state.get("problems", []),
+        "answer": {key: value for key, value in state.get("answer", {}).items() if key != "parts"},
     }
     if not state.get("error"):
         product = deps.product(state.get("product"))

@@ -12,7 +12,7 @@ from typing import Literal
 from ..agent.settings import Settings
 from .state import Action, InspectionState
 
-Next = Literal["zoom", "reference", "self_consistency", "more_docs", "human", "report"]
+Next = Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent", "human", "report"]
 VIEW_ACTIONS = frozenset({"zoom", "reference", "self_consistency"})
 """Actions that look again and so change the score."""
 TYPE_DOUBT = 0.5
@@ -23,9 +23,9 @@ def accepted_entropy(state: InspectionState, settings: Settings) -> float:
     """The entropy up to which a verdict stands.
 
     What was doubtful at first must become clearly certain: pictures in the loop are the hard ones, and a further look
-    that barely tips them would lower the accuracy of what is decided.
+    that barely tips them would lower the accuracy of what is decided. The same holds for a second opinion.
     """
-    looked_again = VIEW_ACTIONS & set(state.get("done", []))
+    looked_again = (VIEW_ACTIONS | {"refute", "latent"}) & set(state.get("done", []))
     return min(settings.entropy_settled, settings.entropy_accept) if looked_again else settings.entropy_accept
 
 

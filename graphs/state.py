@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-Action = Literal["zoom", "reference", "self_consistency", "more_docs"]
+Action = Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"]
 
 
 def merge(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -54,12 +54,14 @@ class InspectionState(InspectionInput):
         decision: score, threshold, probability and basis from all views so far.
         entropy: decision entropy of the latest round, None when uncalibrated.
         entropy_source: where it comes from.
-        problems: what the verifier found in the latest round.
+        answer: what a model's latest answer tells beyond its words: parts of the entropy, usage, log-probabilities.
+        problems: what could not be used of it, and what the verifier found.
         done: actions taken, each at most once.
         trace: one entry per step.
         started: time.time() of the start.
         fatal: whether they refuted the verdict.
         category: the kind of part that the reasoner was told of, and who says so.
+        refutation: what came of explaining the suspicion away.
         human: a person's decision.
         error: set by the first failure; every later step then passes through.
         report: the finished report.
@@ -76,12 +78,14 @@ class InspectionState(InspectionInput):
     decision: NotRequired[dict[str, Any]]
     entropy: NotRequired[float | None]
     entropy_source: NotRequired[str]
+    answer: NotRequired[dict[str, Any]]
     problems: NotRequired[list[str]]
     fatal: NotRequired[bool]
     done: Annotated[list[str], append]
     trace: Annotated[list[dict[str, Any]], append]
     started: NotRequired[float]
     category: NotRequired[dict[str, Any]]
+    refutation: NotRequired[dict[str, Any] | None]
     human: NotRequired[dict[str, Any] | None]
     error: Annotated[dict[str, Any] | None, first]
     report: NotRequired[dict[str, Any]]

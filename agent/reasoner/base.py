@@ -153,3 +153,81 @@ class Reasoner(Protocol):
             BackendError: the model or server failed.
         """
         ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A reasoner that sets something up on first use, such as weights or a server's capabilities."""
+
+    def prepare(self) -> None:
+        """Do it now.
+
+        Raises:
+            FlawscopeError: the reasoner cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A reasoner whose answer costs so much that the last round judges the one that is there."""
+
+    def settle(self, reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
+        """The last word on an answer: one that is still in doubt is REVIEW.
+
+        Args:
+            reply: what was answered.
+            evidence: what it was answered from, and what is accepted.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """What came of explaining a suspicion away.
+
+    Attributes:
+        region_id: which suspicious area.
+        explanation: how it could be normal, in the model's words; nothing may rest on them.
+        defect: probability that the model then still gave to a defect; None when it gives none.
+        mass: share of the whole probability that its two answers had; None with ``defect``.
+    """
+
+    region_id: str
+    explanation: str
+    defect: float | None
+    mass: float | None
+
+
+@runtime_checkable
+class Refuter(Protocol):
+    """A reasoner that can be asked to explain a suspicion as normal variation."""
+
+    def refute(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> Refutation:
+        """Argue against the strongest suspicious area, then say what is likelier.
+
+        Args:
+            evidence: with one region at least.
+            images: as for `Reasoner.reason`.
+
+        Raises:
+            BackendError: the model or server failed.
+        """
+        ...
+
+
+@runtime_checkable
+class LatentReasoner(Protocol):
+    """A reasoner that can search for a better answer in its embedding space (Reason-IAD's latent reasoning)."""
+
+    def think(
+        self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
+    ) -> ReasonerReply:
+        """As `Reasoner.reason`, after a search.
+
+        The entropy is that of the answer before the search, which lowers its own by construction.
+
+        Raises:
+            BackendError: the model failed.
+        """
+        ...

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from ..errors import BackendError
 from .base import Generated, LetterAnswer, OnText, TokenScore
 from .messages import Message
-
-Reply = TypeVar("Reply")
 
 
 class ScriptedModel:
@@ -66,7 +65,7 @@ class ScriptedModel:
         return LetterAnswer(best, dict(reply), 1.0, best)
 
 
-def _next(queue: deque[Reply | Exception]) -> Reply:
+def _next(queue: deque[Any]) -> Any:
     if not queue:
         raise BackendError("the scripted model has no answer left.")
     reply = queue.popleft()
@@ -86,8 +85,6 @@ def spoken(
         width: letters of a token.
         instead: further tokens with probabilities, offered at every place.
     """
-    import math
-
     others = tuple((token, math.log(p)) for token, p in (instead or {}).items())
     tokens = []
     for begin in range(0, len(text), width):
