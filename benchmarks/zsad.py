@@ -22,7 +22,7 @@ from .datasets import DATASETS, IMAGE, PIXEL, Dataset, LabelledPicture, ProductD
 from .detection_metrics import image_auroc, image_average_precision, image_f1_max
 from .pixel_curve import PixelCurve
 from .published import METRICS
-from .zsad_runs import RunFolder, open_run
+from .run_folder import RunFolder, open_run
 from .zsad_setup import ZeroShotScorer, ZeroShotSetup, checked_training, configured_setup
 from .zsad_tables import render
 

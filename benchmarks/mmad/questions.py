@@ -35,7 +35,7 @@ Templates = Literal["random", "similar"]
 
 
 @dataclass(frozen=True)
-class Question:
+class Item:
     """One question about one picture.
 
     Attributes:
@@ -88,12 +88,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class ItemSet:
     """A set on disk.
 
     Attributes:
         root: its folder.
-        questions: in the file's order.
+        items: in the file's order.
         sha256: of ``mmad.json``.
         first_release: whether that is the file with the 22 wrong pictures.
         knowledge: set -> product -> entry -> text, from ``domain_knowledge.json``; None where there is none. Written
@@ -101,7 +101,7 @@ class QuestionSet:
     """
 
     root: Path
-    questions: tuple[Question, ...]
+    items: tuple[Item, ...]
     sha256: str
     first_release: bool
     knowledge: Mapping[str, Mapping[str, Mapping[str, str]]] | None
@@ -109,9 +109,9 @@ class QuestionSet:
     @property
     def images(self) -> tuple[str, ...]:
         """The pictures, each once, in the file's order."""
-        return tuple(dict.fromkeys(question.image for question in self.questions))
+        return tuple(dict.fromkeys(item.image for item in self.items))
 
-    def oracle_knowledge(self, question: Question) -> str | None:
+    def oracle_knowledge(self, item: Item) -> str | None:
         """All entries about the true product, joined as the authors do; None without an entry.
 
         Raises:
@@ -119,11 +119,11 @@ class QuestionSet:
         """
         if self.knowledge is None:
             raise InputError(f"{self.root} has no domain_knowledge.json.")
-        entries = self.knowledge.get(question.dataset.replace("DS-MVTec", "MVTec"), {}).get(question.product)
+        entries = self.knowledge.get(item.dataset.replace("DS-MVTec", "MVTec"), {}).get(item.product)
         return None if entries is None else "\n".join(entries.values())
 
 
-def load_questions(root: Path) -> QuestionSet:
+def load_items(root: Path) -> ItemSet:
     """Read ``mmad.json`` and, where it is, ``domain_knowledge.json``.
 
     Raises:
@@ -139,36 +139,36 @@ def load_questions(root: Path) -> QuestionSet:
         raise InputError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no table of pictures.")
-    questions = [question for image, entry in content.items() for question in _questions_of(path, image, entry)]
-    if not questions:
+    items = [item for image, entry in content.items() for item in _items_of(path, image, entry)]
+    if not items:
         raise InputError(f"{path} holds no question.")
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    return QuestionSet(
+    return ItemSet(
         root=root,
-        questions=tuple(questions),
+        items=tuple(items),
         sha256=hashlib.sha256(data).hexdigest(),
         first_release=blob == FIRST_RELEASE_BLOB,
         knowledge=_knowledge(root / "domain_knowledge.json"),
     )
 
 
-def _questions_of(path: Path, image: str, entry: Any) -> list[Question]:
+def _items_of(path: Path, image: str, entry: Any) -> list[Item]:
     """The questions about one picture; the list under the first key that begins with ``conversation``."""
     try:
         if len(image.split("/")) < 3:
             raise ValueError("the picture's path is not DATASET/PRODUCT/...")
-        asked = next((entry[key] for key in entry if key.startswith("conversation")), [])
-        return [_question(image, number, each, entry) for number, each in enumerate(asked, start=1)]
+        asked: list[Any] = next((entry[key] for key in entry if key.startswith("conversation")), [])
+        return [_item(image, number, each, entry) for number, each in enumerate(asked, start=1)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: the entry of {image} is not of MMAD's form ({error}).") from error
 
 
-def _question(image: str, number: int, asked: Mapping[str, Any], entry: Mapping[str, Any]) -> Question:
+def _item(image: str, number: int, asked: Mapping[str, Any], entry: Mapping[str, Any]) -> Item:
     given = dict(asked["Options"])
     letters = dict(zip(given, string.ascii_uppercase, strict=False))
     if not 2 <= len(given) <= len(string.ascii_uppercase) or asked["Answer"] not in given:
         raise ValueError(f"question {number} has no right answer among its options")
-    return Question(
+    return Item(
         key=f"{image}#{number}",
         image=image,
         number=number,

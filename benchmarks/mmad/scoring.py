@@ -9,7 +9,7 @@ as wrong and passes over none.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,17 +100,17 @@ def _table(rows: Sequence[Row], kept: Sequence[Row], unreadable: int, passed_ove
             accuracy[name][task] = share(name, task)
         good, bad = share(name, DETECTION, "good"), share(name, DETECTION, "bad")
         if DETECTION in tasks:
-            accuracy[name][DETECTION] = _mean([good, bad]) if absent is None else ((good or 0.0) + (bad or 0.0)) / 2.0
+            accuracy[name][DETECTION] = mean_of([good, bad]) if absent is None else ((good or 0.0) + (bad or 0.0)) / 2.0
         overkill[name] = None if good is None else 100.0 - good
         miss[name] = None if bad is None else 100.0 - bad
-    mean = {name: _mean(accuracy[name].values()) for name in sets}
+    mean = {name: mean_of(accuracy[name].values()) for name in sets}
     return Scores(
         accuracy=dict(accuracy),
         mean=mean,
         overkill=overkill,
         miss=miss,
-        by_task={task: _mean([accuracy[name][task] for name in sets]) for task in tasks},
-        average=_mean(mean.values()),
+        by_task={task: mean_of([accuracy[name][task] for name in sets]) for task in tasks},
+        average=mean_of(mean.values()),
         counted=len(kept),
         unreadable=unreadable,
         passed_over=passed_over,
@@ -132,6 +132,7 @@ def _task_of(row: Row) -> str:
     return MERGED.get(row["question_type"], str(row["question_type"]))
 
 
-def _mean(values: Any) -> float | None:
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of what is known; None when nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -195,7 +195,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import scripted_scorer
-from flawscope.benchmarks import zsad, zsad_runs
+from flawscope.benchmarks import zsad, run_folder
 
 class Killed(scripted_scorer.RednessScorer):
     def score(self, rgb):
@@ -204,12 +204,12 @@ class Killed(scripted_scorer.RednessScorer):
         return super().score(rgb)
 
 if {in_writing}:  # killed between the counts and the line of a picture
-    kept = zsad_runs.write_atomically
+    kept = run_folder.write_atomically
     def write(path, fill):
         kept(path, fill)
         if path.suffix == ".npz" and len(list(path.parents[2].rglob("*.npz"))) > {after}:
             os.kill(os.getpid(), signal.SIGKILL)
-    zsad_runs.write_atomically = write
+    run_folder.write_atomically = write
 zsad.run_zsad(Path({data!r}), scripted_scorer.setup(Killed()), out=Path({out!r}))
 """
 

@@ -1,6 +1,6 @@
-"""A run on disk: what was scored so far, in a form that survives being killed at any moment.
+"""A run on disk: what was scored or answered so far, in a form that survives being killed at any moment.
 
-``run.json`` says what is being run, ``scores.jsonl`` holds a line a picture, ``pixels/`` the counts behind the pixel
+``run.json`` says what is being run, a log holds a line a picture or question, ``pixels/`` the counts behind the pixel
 metrics. A picture is finished when its line is whole; its counts are in place before that line is begun.
 """
 
@@ -23,36 +23,37 @@ _HEADER, _SCORES, _PIXELS = "run.json", "scores.jsonl", "pixels"
 
 
 class RunFolder:
-    """The finished pictures of a run, by their path inside the data set. Made by :func:`open_run`."""
+    """The finished records of a run, by the value of their field ``key``. Made by :func:`open_run`."""
 
-    def __init__(self, root: Path, records: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, root: Path, records: dict[str, dict[str, Any]], key: str, log: str) -> None:
         self.root = root
         self.records = records
+        self.key = key
+        self.log = root / log
 
     def has(self, picture: str, pixels: bool) -> bool:
         """Whether a picture is finished, its counts too where they are wanted."""
         return picture in self.records and (not pixels or self._counts(picture).is_file())
 
-    def add(self, record: Mapping[str, Any], curve: PixelCurve | None) -> None:
-        """Keep a picture: once this returns it is finished for good.
+    def add(self, record: Mapping[str, Any], curve: PixelCurve | None = None) -> None:
+        """Keep a record: once this returns it is finished for good.
 
         Args:
-            record: with ``picture``, its path inside the data set; JSON values.
-            curve: its pixels, None where they are unlabelled.
+            record: with the field ``key``, such as a picture's path inside the data set; JSON values.
+            curve: the picture's pixels, None where they are unlabelled.
 
         Raises:
             StorageError: the disk refuses.
         """
         if curve is not None:
             data = curve.to_bytes()
-            write_atomically(self._counts(record["picture"]), lambda path: _write(path, data))
+            write_atomically(self._counts(record[self.key]), lambda path: _write(path, data))
         line = json.dumps(record, allow_nan=False, sort_keys=True) + "\n"
-        path = self.root / _SCORES
-        with storage_errors(path), path.open("ab") as file:
+        with storage_errors(self.log), self.log.open("ab") as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
-        self.records[record["picture"]] = dict(record)
+        self.records[record[self.key]] = dict(record)
 
     def curve(self, picture: str) -> PixelCurve:
         """The pixels of a finished picture.
@@ -74,12 +75,14 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
+def open_run(root: Path, identity: Mapping[str, Any], key: str = "picture", log: str = _SCORES) -> Iterator[RunFolder]:
     """Begin a run in a folder, or take it up again.
 
     Args:
         root: made when missing.
         identity: all that the scores depend on, JSON values: a run goes on only as what it began.
+        key: field that tells its records apart.
+        log: file name of the records, a line each.
 
     Raises:
         ConfigError: the folder holds another run, or something else, or another process is at work in it.
@@ -95,14 +98,14 @@ def open_run(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another process is at work in {root}.", hint="Give another --out.") from None
-        _check_header(root, header)
-        yield RunFolder(root, _read_scores(root / _SCORES))
+        _check_header(root, header, log)
+        yield RunFolder(root, _read_scores(root / log, key), key, log)
 
 
-def _check_header(root: Path, header: dict[str, Any]) -> None:
+def _check_header(root: Path, header: dict[str, Any], log: str) -> None:
     path = root / _HEADER
     if not path.exists():
-        if (root / _SCORES).exists():
+        if (root / log).exists():
             raise ConfigError(f"{root} has scores without {_HEADER}.", hint="Give another --out.")
         write_json_atomically(path, header)
         return
@@ -117,7 +120,7 @@ def _check_header(root: Path, header: dict[str, Any]) -> None:
         )
 
 
-def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
+def _read_scores(path: Path, key: str) -> dict[str, dict[str, Any]]:
     """The whole lines; what a killed process left of its last one is cut off."""
     if not path.exists():
         return {}
@@ -132,7 +135,7 @@ def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
             record = json.loads(line)
-            records[str(record["picture"])] = record
+            records[str(record[key])] = record
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"line {number} of {path} is damaged.", hint="Delete the line and run again.") from error
     return records
