@@ -17,6 +17,11 @@ from ..schemas import Claim, DefectType, Evidence, Frozen, Region, Text, Verdict
 
 if TYPE_CHECKING:
     from ...tools.knowledge.categories import CategoryKnowledge
+    from ..vision_language.messages import Picture
+
+EVEN = 0.5
+CLEARLY_GOOD = 0.1
+"""Probability of a defect up to which the expert vouches for a good part."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,18 @@ class EvidenceBundle:
         documents: retrieved documents, best first.
         items: all evidence with its ids, the documents included.
         category: what the knowledge base says about the kind of part, for a prompt; context, which nothing may cite.
+        instruction: what the operator asks; data, to be quoted.
+        seed: of orders that must not depend on what is in them, such as the picture's hash.
+        size_px: (width, height) of the original picture; None when unknown.
+        percentile: share of the good references that score lower, in [0, 1]; None when uncalibrated.
+        weight: what the expert's evidence may weigh, 1 when references calibrate it, else 0.5 at most.
+        admitted: whether the map may speak for a defect (`tools.ad_expert.evidence_gate`); like the fields below it
+            is set only for reasoners that want pictures.
+        grid: the calibrated map as text.
+        pictures: query, references, enlarged areas, each with its label.
         contradicting: views that, judged alone, speak against the decision of all together.
+        doubt: why answers like the one at hand are not often enough right to stand; empty when they are, or when nothing
+            tells.
         final: True in the last round: the reasoner must settle for REVIEW rather than ask for more.
     """
 
@@ -84,8 +100,30 @@ class EvidenceBundle:
     items: tuple[Evidence, ...] = ()
     entropy_accept: float = 0.6
     contradicting: tuple[str, ...] = ()
+    doubt: str = ""
     final: bool = False
     category: CategoryKnowledge | None = None
+    instruction: str = ""
+    seed: str = ""
+    size_px: tuple[int, int] | None = None
+    percentile: float | None = None
+    weight: float = 1.0
+    admitted: bool = False
+    grid: str | None = None
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def expert_verdict(self) -> Verdict | None:
+        """What a reasoner may not contradict without another look: None where the expert does not vouch for anything.
+
+        NG when its map was admitted and the score alarms; OK when the score is far below the alarm and the map shows
+        nothing that good parts do not.
+        """
+        if self.probability is None:
+            return None
+        if self.probability >= EVEN:
+            return Verdict.NG if self.admitted else None
+        return Verdict.OK if self.probability <= CLEARLY_GOOD and not self.admitted else None
 
     @property
     def shortlist(self) -> tuple[str, ...]:
@@ -135,7 +173,11 @@ class ReasonerReply:
 
 @runtime_checkable
 class Reasoner(Protocol):
-    """Turns evidence into a draft report."""
+    """Turns evidence into a draft report.
+
+    One that looks at pictures has ``wants_pictures = True`` (see `wants_pictures`): only then are references decoded,
+    areas cut out and the map calibrated for it.
+    """
 
     name: str
 
@@ -153,6 +195,11 @@ class Reasoner(Protocol):
             BackendError: the model or server failed.
         """
         ...
+
+
+def wants_pictures(reasoner: Reasoner) -> bool:
+    """Whether a reasoner looks at the bundle's pictures, grid and gate; one that does not say so does not."""
+    return bool(getattr(reasoner, "wants_pictures", False))
 
 
 @runtime_checkable

@@ -1,143 +1,210 @@
-"""What a vision-language model is asked about a part: short lines for the evidence, messages for the whole.
+"""What a vision-language model is asked about a part: evidence, pictures and quoted pages as one conversation.
 
-The wording is in prompts/inspect.md; here are the order, the numbers and the fences. The evidence enters as text by
-task, as SiGMA found it to help: a verdict only where the expert's evidence was admitted, the map only where places are
-asked for, since raw overlays on the picture cost accuracy of detection.
+The wording is in prompts/inspect.md; here are the order and the fences. Whatever others wrote (pages, the operator's
+question, names) stands behind ``> `` or is cleaned to plain words of one line, so that it can neither give orders nor
+pose as evidence.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ...prompts import render
-from .base import RetrievedDocument
-from .evidence import number, words
+from ..schemas import Evidence
+from ..vision_language.messages import Message, Part, Picture, Slot
+from .answer import NO_REGION, NO_TYPE
+from .base import EvidenceBundle, RetrievedDocument
+from .evidence import UNKNOWN, number, words
+from .prior_lines import NAME_LETTERS, PROMPTS, Prior, PriorBox, Task, prior_lines
+from .text_grid import parse_grid, text_grid
 
-PROMPTS = "inspect"
-BOXES = 3
-"""Suspicious areas that a prompt names at most."""
-TYPES = 5
-"""Candidates that the line of types names at most."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Prior",
+    "PriorBox",
+    "Task",
+    "compose",
+    "document_lines",
+    "parse_grid",
+    "prior_lines",
+    "prior_of",
+    "text_grid",
+]
+
 DOCUMENT_TOKENS = 700
 """Budget of all quoted pages of a prompt together, estimated tokens."""
 PAGE_TOKENS = 24
 """A page that would get fewer is left out: its title alone says nothing."""
-GRID = 8
-STEPS = 9
-
-Task = Literal["report", "detection", "localisation", "defect", "object"]
-"""What is asked: a whole report, whether there is a defect, where, what defect (type, look, effect), or what part."""
-
-
-@dataclass(frozen=True)
-class PriorBox:
-    """A suspicious area in a prompt.
-
-    Attributes:
-        box: XYXY half-open, px of the picture as the model sees it.
-        place: where, in words.
-        area_share: of the picture, in [0, 1].
-        id: of its evidence.
-    """
-
-    box: tuple[int, int, int, int]
-    place: str
-    area_share: float
-    id: str = "R1"
+ITEM_TOKENS = 80
+ASKED_TOKENS = 200
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TOLD_ELSEWHERE = frozenset({"measurement", "region", "type", "document"})
+"""Kinds of evidence that the prior or the pages already tell."""
 
 
-@dataclass(frozen=True)
-class Prior:
-    """What the AD Expert tells a model, as plain values.
+def compose(
+    bundle: EvidenceBundle,
+    pictures: Sequence[Picture],
+    *,
+    task: Task = "report",
+    question: str = "",
+    prior_slot: Slot | None = None,
+    latent_slot: Slot | None = None,
+    documents: int = DOCUMENT_TOKENS,
+) -> list[Message]:
+    """The conversation that asks about a part: who the model is, then one turn.
 
-    Attributes:
-        score: of the picture; None when nothing was scored.
-        threshold: alarm at and above, in the same unit; None when uncalibrated.
-        percentile: share of the good references that score lower, in [0, 1]; None when uncalibrated.
-        probability: of a defect; None when uncalibrated.
-        admitted: whether the map passed the gate for detection.
-        calibrated: whether references say how much good parts differ.
-        boxes: suspicious areas, strongest first.
-        types: (name, posterior) of likely defect types, likeliest first.
-        grid: of `text_grid`, None when there is no calibrated map.
-    """
-
-    score: float | None
-    threshold: float | None
-    percentile: float | None
-    probability: float | None
-    admitted: bool
-    calibrated: bool
-    boxes: tuple[PriorBox, ...] = ()
-    types: tuple[tuple[str, float], ...] = ()
-    grid: str | None = None
-
-
-def prior_lines(prior: Prior, task: Task = "report") -> tuple[str, ...]:
-    """The inspection prior as short lines, each a sentence or two or a row of the map.
-
-    By task (SiGMA): detection hears of areas only when the evidence was admitted; the map is for places (and for a
-    report, which names them); a question about the defect takes its existence as given, so it gets areas and types;
-    one about the part gets nothing.
+    The turn's order: good references, what is normal for the kind of part, the defects that it may have, the inspection
+    prior, the query, the expert's map over it, enlarged areas, the question, quoted pages, the form of the answer.
+    Each text part ends its line, since chat templates join parts without anything between them.
 
     Args:
-        prior: what is known.
-        task: what will be asked.
+        bundle: the evidence.
+        pictures: labelled ``query``, ``reference``, ``overlay``, ``zoom``, or ``crop`` and the region's id.
+        task: what is asked.
+        question: in the operator's words, quoted; the bundle's instruction when empty. A report adds it to its own.
+        prior_slot: a place for prior tokens, after the prior's lines; None leaves it out.
+        latent_slot: a place for think tokens, before the form of the answer; None leaves it out.
+        documents: budget of the quoted pages, estimated tokens.
     """
-    if task == "object":
-        return ()
-    lines: list[str] = []
-    if task in ("report", "detection"):
-        lines += _score_lines(prior)
-    if task != "detection" or prior.admitted:
-        lines += _area_lines(prior)
-    if task in ("report", "defect") and prior.types:
-        lines.append(render(PROMPTS, "types", types=_types(prior.types)))
-    if task in ("report", "localisation") and prior.grid is not None:
-        rows = prior.grid.splitlines()
-        lines += [render(PROMPTS, "grid", rows=len(rows), columns=len(rows[0])), *rows]
-    return tuple(lines)
+    turn = _Turn()
+    turn.show("references", _labelled(pictures, "reference"))
+    if bundle.category is not None:
+        turn.say(bundle.category.text)
+    if task in ("report", "defect") and bundle.shortlist:
+        turn.say(render(PROMPTS, "candidates", listed=_lettered(bundle.shortlist, bundle.seed)))
+    lines = [*prior_lines(prior_of(bundle), task), *_further_lines(bundle, task)]
+    if lines:
+        turn.say(render(PROMPTS, "prior"), *lines)
+    if prior_slot is not None:
+        turn.place(prior_slot)
+    turn.show("query", _labelled(pictures, "query"))
+    turn.show("overlay", _labelled(pictures, "overlay"))
+    for region in bundle.regions:
+        turn.show("crop", _labelled(pictures, f"crop {region.id}"), id=region.id)
+    turn.show("zoom", _labelled(pictures, "zoom"))
+    if task == "report":
+        turn.say(render(PROMPTS, "question_report"))
+    if asked := question or bundle.instruction:
+        turn.say(render(PROMPTS, "asked"), _quoted_line(asked, ASKED_TOKENS))
+    if pages := document_lines(bundle.documents, documents):
+        turn.say(render(PROMPTS, "documents"), *_alike_lines(bundle.documents, pages), *pages)
+    if latent_slot is not None:
+        turn.place(latent_slot)
+    turn.say(_form(bundle, task))
+    return [Message("system", (render(PROMPTS, "role"),)), turn.message()]
 
 
-def _score_lines(prior: Prior) -> list[str]:
-    """The score, and the verdict as far as the gate lets it through."""
-    if prior.score is None:
-        return []
-    if not prior.calibrated or prior.threshold is None or prior.percentile is None or prior.probability is None:
-        return [render(PROMPTS, "score_uncalibrated", score=number(prior.score))]
-    score = render(
-        PROMPTS,
-        "score",
-        score=number(prior.score),
-        threshold=number(prior.threshold),
-        percentile=number(100 * prior.percentile),
-        probability=number(prior.probability),
+class _Turn:
+    """The user's turn while it grows: lines that follow each other become one text part."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def say(self, *lines: str) -> None:
+        text = "".join(f"{line}\n" for line in lines)
+        if self.parts and isinstance(self.parts[-1], str):
+            text = f"{self.parts.pop()}{text}"
+        self.parts.append(text)
+
+    def show(self, section: str, pictures: Iterable[Picture], **variables: object) -> None:
+        shown = list(pictures)
+        if shown:
+            self.say(render(PROMPTS, section, **variables))
+            self.parts += [*shown, "\n"]
+
+    def place(self, slot: Slot) -> None:
+        self.parts += [slot, "\n"]
+
+    def message(self) -> Message:
+        return Message("user", tuple(self.parts))
+
+
+def _labelled(pictures: Sequence[Picture], label: str) -> list[Picture]:
+    return [picture for picture in pictures if picture.label == label]
+
+
+def prior_of(bundle: EvidenceBundle) -> Prior:
+    """The inspection prior of a bundle."""
+    width, height = bundle.size_px or (0, 0)
+    boxes = tuple(
+        PriorBox(region.box, region.place, region.area_px / max(width * height, region.area_px), region.id)
+        for region in bundle.regions
     )
-    if not prior.admitted:
-        return [score, render(PROMPTS, "verdict_none")]
-    return [score, render(PROMPTS, "verdict_defect" if prior.probability >= 0.5 else "verdict_no_alarm")]
+    candidates = bundle.defect_type.candidates if bundle.defect_type else ()
+    return Prior(
+        score=bundle.image_score,
+        threshold=bundle.threshold,
+        percentile=bundle.percentile,
+        probability=bundle.probability,
+        admitted=bundle.admitted,
+        calibrated=bundle.probability is not None,
+        boxes=boxes,
+        types=tuple((candidate.name, candidate.posterior) for candidate in candidates),
+        grid=bundle.grid,
+    )
 
 
-def _area_lines(prior: Prior) -> list[str]:
-    if not prior.boxes:
-        return [render(PROMPTS, "no_area")] if prior.calibrated else []
-    section = "area" if prior.calibrated else "area_uncalibrated"
-    return [
-        render(PROMPTS, section, id=box.id, place=box.place, box=list(box.box), share=number(100 * box.area_share))
-        for box in prior.boxes[:BOXES]
-    ]
+def _further_lines(bundle: EvidenceBundle, task: Task) -> list[str]:
+    """What further looks, the decoder and the knowledge base said; nothing for a question about the part's kind."""
+    if task == "object":
+        return []
+    lines = [_item_line(item) for item in bundle.items if item.kind not in TOLD_ELSEWHERE]
+    if bundle.contradicting and task in ("report", "detection"):
+        views = " or ".join(f"the {view}" for view in bundle.contradicting)
+        lines.insert(0, render(PROMPTS, "contradicting", views=views))
+    return lines
 
 
-def _types(types: Sequence[tuple[str, float]]) -> str:
-    """Candidates with their posteriors; names come from folders of examples, so they are cleaned like a page's."""
+def _item_line(item: Evidence) -> str:
+    from ...tools.knowledge.schema import cut_to_budget, plain_text
+
+    return cut_to_budget(f"[{item.id}] {plain_text(item.text)}", ITEM_TOKENS)
+
+
+def _lettered(names: Sequence[str], seed: str) -> str:
+    """Types with letters, in an order that the picture decides: models favour what comes first."""
+    shuffled = sorted(names)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311  # an order without favour, not a secret
+    return ", ".join(f"({letter}) {_name(name)}" for letter, name in zip(LETTERS, shuffled, strict=False))
+
+
+def _name(slug: str) -> str:
     from ...tools.knowledge.schema import plain_text
 
-    return ", ".join(f"{plain_text(words(name))[:40]} {number(posterior)}" for name, posterior in types[:TYPES])
+    return plain_text(words(slug))[:NAME_LETTERS]
+
+
+def _form(bundle: EvidenceBundle, task: Task) -> str:
+    """The form of the answer."""
+    if task != "report":
+        return render(PROMPTS, "format_words")
+    types = [*(_name(name) for name in sorted(bundle.shortlist)), UNKNOWN, f"{NO_TYPE} for a good part"]
+    regions = [*(region.id for region in bundle.regions), NO_REGION]
+    return render(PROMPTS, "format_report", types=_either(types), regions=_either(regions))
+
+
+def _either(options: Sequence[str]) -> str:
+    return options[0] if len(options) == 1 else f"{', '.join(options[:-1])} or {options[-1]}"
+
+
+def _quoted_line(text: str, budget: int) -> str:
+    from ...tools.knowledge.schema import cut_to_budget, plain_text
+
+    return cut_to_budget(f"> {plain_text(text)}", budget)
+
+
+def _alike_lines(documents: Sequence[RetrievedDocument], pages: Sequence[str]) -> list[str]:
+    """Which of the pages that are shown is of a part that deviates alike."""
+    return [
+        render(PROMPTS, "alike", id=document.evidence_id, similarity=number(document.resemblance))
+        for document in documents
+        if document.resemblance is not None and f"[{document.evidence_id}]" in pages
+    ]
 
 
 def document_lines(documents: Sequence[RetrievedDocument], budget: int = DOCUMENT_TOKENS) -> tuple[str, ...]:
@@ -178,55 +245,3 @@ def _quoted(text: str) -> list[str]:
     """The words of a quotation, without its own marks; of other text every line."""
     inside = [line[2:] for line in text.splitlines() if line.startswith("> ")]
     return inside or [line for line in text.splitlines() if line.strip()]
-
-
-def text_grid(anomaly_map: NDArray[np.float32], rows: int = GRID, columns: int = GRID) -> str:
-    """A calibrated map as text: a line of digits a row, after OmniAD, which writes masks as text.
-
-    Digits and no run lengths: all rows are equally long, so that a cell's place is its position and nothing has to be
-    added up; tokenizers of the Qwen family make each digit a token, so 8 x 8 cost 72. A cell is the highest value in
-    it, since a mean would lose what is small, and 0 stands for exactly as good parts.
-
-    Args:
-        anomaly_map: float (H, W) in [0, 1], calibrated.
-        rows: of the text.
-        columns: of the text.
-
-    Returns:
-        ``rows`` lines of ``columns`` digits: 0 where the map is 0, else 1 to 9.
-
-    Raises:
-        ValueError: the map has no pixel, or values that are not in [0, 1].
-    """
-    if anomaly_map.ndim != 2 or not anomaly_map.size:
-        raise ValueError("a map of (H, W) is needed")
-    if not (np.isfinite(anomaly_map).all() and anomaly_map.min() >= 0.0 and anomaly_map.max() <= 1.0):
-        raise ValueError("the map must be calibrated to [0, 1]")
-    height, width = anomaly_map.shape
-    cells = [[anomaly_map[y0:y1, x0:x1].max() for x0, x1 in _cuts(width, columns)] for y0, y1 in _cuts(height, rows)]
-    digits = np.ceil(np.asarray(cells, np.float64) * STEPS - 1e-6).astype(int)
-    digits = np.where(np.asarray(cells) > 0.0, np.maximum(digits, 1), 0)
-    return "\n".join("".join(str(digit) for digit in row) for row in digits)
-
-
-def _cuts(pixels: int, cells: int) -> list[tuple[int, int]]:
-    """Half-open spans that cover the pixels; they share a pixel where cells do not divide them, and none is empty."""
-    return [(i * pixels // cells, -(-(i + 1) * pixels // cells)) for i in range(cells)]
-
-
-def parse_grid(text: str) -> NDArray[np.float32]:
-    """The map that a text grid stands for.
-
-    Args:
-        text: of `text_grid`, or of a model that was asked for one.
-
-    Returns:
-        float32 (rows, columns) in [0, 1].
-
-    Raises:
-        ValueError: it is not lines of digits of one length.
-    """
-    rows = text.split("\n")
-    if not rows[0] or any(len(row) != len(rows[0]) or not (row.isascii() and row.isdigit()) for row in rows):
-        raise ValueError("a grid is lines of digits of one length")
-    return np.array([[int(digit) for digit in row] for row in rows], np.float32) / np.float32(STEPS)
