@@ -18,7 +18,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("agent", "agent/reasoner", "tools", "tools/backbones", "tools/ad_expert", "tools/knowledge")
 PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
 PACKAGES = (*PACKAGES, "benchmarks/datasets", "benchmarks/mmad", "tools/weights", "training", "training/questions")
-PACKAGES = (*PACKAGES, "agent/language_model", "agent/vision_language", "agent/uncertainty")
+PACKAGES = (
+    *PACKAGES,
+    "agent/language_model",
+    "agent/vision_language",
+    "agent/vision_language/latent",
+    "agent/uncertainty",
+)
 DATA = {
     "agent/profiles": ".toml",
     "tools/backbones": ".onnx",
