@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..tools.backbones import Backbone
     from ..tools.knowledge.base import KnowledgeBase
     from ..tools.products import ProductModel
+    from .uncertainty.calibrator import Calibrator
     from .vision_language import OnText
 
 Progress = Callable[[str, int, int], None]
@@ -90,6 +91,22 @@ class InspectionDeps:
     def reasoner(self) -> Reasoner:
         """Who composes the report."""
         return load_reasoner(self.loaded, on_text=self.on_text)
+
+    @cached_property
+    def calibrator(self) -> Calibrator | None:
+        """What says how often such answers are right; None when none is set.
+
+        Raises:
+            WeightsError: the file cannot be used.
+            ConfigError: it was fitted to another reasoner's answers.
+        """
+        if self.settings.calibrator is None:
+            return None
+        from .uncertainty.calibrator import load_calibrator
+
+        calibrator = load_calibrator(self.settings.calibrator)
+        calibrator.refuse_model(self.reasoner.name)
+        return calibrator
 
     @cached_property
     def knowledge(self) -> KnowledgeBase:
@@ -209,6 +226,7 @@ class Inspector:
             _ = self.deps.zero_shot
         if isinstance(self.deps.reasoner, Prepared):
             self.deps.reasoner.prepare()
+        _ = self.deps.calibrator
         _ = self.deps.knowledge
 
     def inspect(

@@ -133,6 +133,7 @@ class Uncertainty(Frozen):
         source: where it comes from, such as ``calibrated probability`` or ``token log-probabilities``.
         calibrated: whether the probability behind it was calibrated on this product's references.
         type_entropy: entropy of the type posterior, normalised; None without types.
+        p_correct: how often such answers were right, by a calibrator fitted to checked ones; None without one.
         parts: what the entropy was made of, and entropies of a model's further words: ``expert``, ``verdict`` (with the
             ``mass`` of its three options), ``disagreement`` of the two, ``type``, ``location``; each None when unknown.
     """
@@ -141,6 +142,7 @@ class Uncertainty(Frozen):
     source: Text
     calibrated: bool
     type_entropy: Probability | None = None
+    p_correct: Probability | None = None
     parts: dict[str, Probability | None] = {}
 
 

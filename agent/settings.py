@@ -78,6 +78,9 @@ class Settings(BaseModel):
         None,
         description="tokens.safetensors of train tokens: the expert's evidence as vectors for qwen_vl; off if none",
     )
+    calibrator: Path | None = Field(
+        None, description="file of bench calibrate: doubt is 1 - P(correct) instead of the entropy; none: uncalibrated"
+    )
     latent: bool = Field(False, description="let qwen_vl search in its embedding space when it is in doubt")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(

@@ -8,19 +8,24 @@ Run: ``python -m flawscope.benchmarks.calibration LOG… --out FILE``.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
-from ..agent.errors import ConfigError
+from ..agent.errors import ConfigError, InputError
 from ..agent.home import write_atomically
+from ..agent.schemas import InspectionReport
 from ..agent.uncertainty.calibrator import Calibrator, known_features
 from ..agent.uncertainty.features import FEATURES, Signs, signs_of_doubt
 from ..agent.uncertainty.fitting import Method, cross_fitted, fit_calibrator
-from ..agent.uncertainty.records import AnswerRecord, products_of, read_log
+from ..agent.uncertainty.inspections import record_of
+from ..agent.uncertainty.records import AnswerLog, AnswerRecord, products_of, read_log
 from ..agent.uncertainty.thresholds import Threshold
 from .detection_metrics import (
     aurc,
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
 EVERYTHING = "all"
 COVERAGE = 0.8
+GOOD = "good"
 Progress = Callable[[str], None]
 
 
@@ -118,6 +124,38 @@ class CalibrationResult:
     diagram: Path | None
 
 
+def read_answers(path: Path, good: str = GOOD) -> AnswerLog:
+    """The answers of a benchmark's log, or those of inspections' reports.
+
+    Args:
+        path: JSONL; lines of ``inspect --json`` are told by their schema version.
+        good: name of the folders whose pictures show good parts; every other inspected picture shows a defective one.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    try:
+        blob = path.read_bytes()
+        first = next((line for line in blob.decode("utf-8").splitlines() if line.strip()), "")
+        head = json.loads(first) if first else None
+    except (OSError, ValueError, RecursionError):
+        return read_log(path)  # which says what is wrong with it
+    if not isinstance(head, dict) or "schema_version" not in head:
+        return read_log(path)
+    records = []
+    for number, line in enumerate(blob.decode("utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                report = InspectionReport.model_validate_json(line)
+            except ValidationError as error:
+                raise InputError(f"line {number} of {path} is no report.", hint="Log inspect --json alone.") from error
+            records.append(record_of(report, defective=Path(report.image).parent.name != good))
+    known = tuple(record for record in records if record is not None)
+    if not known:
+        raise InputError(f"none of the reports of {path} leans to either side.", hint="Enrol the products first.")
+    return AnswerLog(known, hashlib.sha256(blob).hexdigest())
+
+
 def run_calibration(
     logs: Sequence[Path],
     out: Path | None = None,
@@ -125,18 +163,20 @@ def run_calibration(
     features: Sequence[str] = FEATURES,
     method: Method = "logistic",
     diagram: Path | None = None,
+    good: str = GOOD,
     progress: Progress | None = None,
 ) -> CalibrationResult:
     """Fit, measure, write.
 
     Args:
-        logs: per-item logs to fit to.
+        logs: per-item logs, or reports of inspections, to fit to.
         out: for the calibrator.
         test: logs of other products to measure on.
         features: signs of doubt to weigh. An inspection has ``entropy``, ``disagreement`` and ``retrieval``; a
             calibrator that was fitted with others says nothing there.
         method: ``logistic``, or ``isotonic`` on top of it.
         diagram: for a picture of stated and observed rates.
+        good: folder of good parts' pictures, for reports.
         progress: told what is done.
 
     Raises:
@@ -146,7 +186,7 @@ def run_calibration(
     tell = progress or (lambda text: None)
     wanted = known_features(features)
     tell("reading the logs")
-    read, checked = [read_log(path) for path in logs], [read_log(path) for path in test]
+    read, checked = [read_answers(path, good) for path in logs], [read_answers(path, good) for path in test]
     records, held_out = [r for log in read for r in log.records], [r for log in checked for r in log.records]
     tell("fitting")
     calibrator = fit_calibrator(records, inputs_sha256=[log.sha256 for log in read], features=wanted, method=method)

@@ -195,7 +195,7 @@ def bench_head(
 
 @app.command("calibrate")
 def bench_calibrate(
-    logs: Annotated[list[Path], typer.Argument(help="Per-item logs of a benchmark (JSONL) to fit to.")],
+    logs: Annotated[list[Path], typer.Argument(help="Per-item logs of a benchmark, or reports (JSONL).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibrator (JSON).")],
     test: Annotated[
         list[Path] | None, typer.Option("--test", help="Log of other products to measure on; may be repeated.")
@@ -207,8 +207,11 @@ def bench_calibrate(
     diagram: Annotated[
         Path | None, typer.Option("--diagram", help="Reliability diagram (PNG); beside the calibrator if not given.")
     ] = None,
+    good: Annotated[
+        str, typer.Option("--good", help="For reports of inspect --json: folder of the good parts' pictures.")
+    ] = "good",
 ) -> None:
     """Fit P(correct) to the logs of a benchmark; say what it is worth on products that it has not seen."""
     picture = diagram or out.with_suffix(".png")
     names = [name.strip() for name in signs.split(",")]
-    _bench("calibration", logs, out, test or (), names, method.value, picture)
+    _bench("calibration", logs, out, test or (), names, method.value, picture, good)

@@ -21,6 +21,7 @@ from ..tools.knowledge.categories import CategoryKnowledge, category_knowledge
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
 from . import zero_shot
+from .doubt import assessed, doubt_in_words
 from .judging import Judge, features_of
 from .refuting import applied, as_state
 from .report import compose_report, failure_report
@@ -88,7 +89,8 @@ class InspectionNodes:
         update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
         blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
         blank |= dict.fromkeys(("human", "entropy", "defect_type", "refutation"))
-        blank |= {"entropy_source": "", "answer": {}, "problems": [], "fatal": False, "started": time.time()}
+        blank |= {"entropy_source": "", "doubt": {}, "answer": {}, "problems": []}
+        blank |= {"fatal": False, "started": time.time()}
         kept: Update = {"scores": {}, "documents": {}, "evidence": {}, "done": [], "trace": [], "error": None}
         kept |= {key: value for key, value in update.items() if key in kept}
         if state.get("trace") or state.get("error"):
@@ -184,11 +186,13 @@ class InspectionNodes:
             reply = reasoner.think(seen, rgb, DraftReport)
         else:
             reply = reasoner.reason(seen, rgb, DraftReport)
-        ahead: Any = {**state, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json"), "fatal": False}
+        assess = assessed(state, reply, self.deps.calibrator, reasoner.name)
+        ahead: Any = {**state, **assess, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json")}
+        ahead["fatal"] = False
         settings = self.deps.settings
         calibrated = state.get("decision", {}).get("probability") is not None
         if calibrated and doubtful(ahead, settings) and next_action(ahead, settings, self.available(state)) is None:
-            last = replace(seen, final=True)
+            last = replace(seen, final=True, doubt=doubt_in_words(assess["doubt"]))
             if isinstance(reasoner, Settles):
                 reply = reasoner.settle(reply, last)
             else:
@@ -196,7 +200,7 @@ class InspectionNodes:
         return {
             "draft": reply.draft.model_dump(mode="json"),
             "entropy": reply.entropy,
-            "entropy_source": reply.entropy_source,
+            **assess,
             "answer": {"parts": dict(reply.parts), "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
             "problems": list(reply.problems),
             "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},

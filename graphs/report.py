@@ -74,6 +74,7 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
             calibrated=decision.get("basis") == "conformal",
             type_entropy=kind["entropy"] if kind else None,
             parts=state.get("answer", {}).get("parts", {}),
+            p_correct=state.get("doubt", {}).get("p_correct"),
         ),
         regions=tuple(Region.model_validate(region) for region in regions),
         defect_type=_named_type(kind, said.get("defect_type")) if verdict is not Verdict.OK else None,
@@ -166,6 +167,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         "settings": {key: {"value": settings[key], "origin": origin} for key, origin in deps.loaded.origins.items()},
         "picture": {**state.get("picture", {}), "anomaly_map": state.get("expert", {}).get("anomaly_map")},
         "problems": state.get("problems", []),
+        "doubt": state.get("doubt", {}),
         "answer": {key: value for key, value in state.get("answer", {}).items() if key != "parts"},
     }
     if not state.get("error"):

@@ -10,6 +10,7 @@ import time
 from typing import Literal
 
 from ..agent.settings import Settings
+from .doubt import unsettled
 from .state import Action, InspectionState
 
 Next = Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent", "human", "report"]
@@ -45,10 +46,12 @@ def doubtful(state: InspectionState, settings: Settings) -> bool:
     """Whether the decision needs more evidence.
 
     It does with a high or unknown entropy, with views that contradict each other, and with a draft that the verifier
-    refuted. A reasoner that cannot say how sure it is counts as unsure: unknown is not zero.
+    refuted. A reasoner that cannot say how sure it is counts as unsure: unknown is not zero. Where a calibrator gave
+    the probability that the answer is right, that takes the entropy's place.
     """
-    entropy = state.get("entropy")
-    unsure = entropy is None or entropy > accepted_entropy(state, settings)
+    entropy, unsure = state.get("entropy"), unsettled(state.get("doubt", {}))
+    if unsure is None:
+        unsure = entropy is None or entropy > accepted_entropy(state, settings)
     return unsure or bool(state.get("fatal")) or bool(contradicting(state))
 
 

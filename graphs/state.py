@@ -54,6 +54,7 @@ class InspectionState(InspectionInput):
         decision: score, threshold, probability and basis from all views so far.
         entropy: decision entropy of the latest round, None when uncalibrated.
         entropy_source: where it comes from.
+        doubt: P(correct) of that round by a calibrator and up to which doubt it stands; empty without one.
         answer: what a model's latest answer tells beyond its words: parts of the entropy, usage, log-probabilities.
         problems: what could not be used of it, and what the verifier found.
         done: actions taken, each at most once.
@@ -78,6 +79,7 @@ class InspectionState(InspectionInput):
     decision: NotRequired[dict[str, Any]]
     entropy: NotRequired[float | None]
     entropy_source: NotRequired[str]
+    doubt: NotRequired[dict[str, Any]]
     answer: NotRequired[dict[str, Any]]
     problems: NotRequired[list[str]]
     fatal: NotRequired[bool]

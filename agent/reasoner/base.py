@@ -82,7 +82,7 @@ class EvidenceBundle:
         grid: the calibrated map as text.
         pictures: query, references, enlarged areas, each with its label.
         contradicting: views that, judged alone, speak against the decision of all together.
-        doubt: why answers like the one at hand are not often enough right to stand; empty when they are, or when nothing
+        doubt: why answers like the one at hand are too seldom right to stand; empty when they are not, or when nothing
             tells.
         final: True in the last round: the reasoner must settle for REVIEW rather than ask for more.
     """

@@ -71,7 +71,7 @@ def decide(evidence: EvidenceBundle, entropy: float | None) -> Verdict:
     """
     if evidence.probability is None or entropy is None:
         return Verdict.REVIEW
-    if evidence.final and (entropy > evidence.entropy_accept or evidence.contradicting):
+    if evidence.final and (entropy > evidence.entropy_accept or evidence.contradicting or evidence.doubt):
         return Verdict.REVIEW
     return Verdict.NG if evidence.probability >= 0.5 else Verdict.OK
 

@@ -285,6 +285,8 @@ def settled(reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
         return reply
     if evidence.contradicting:
         why = f"judged by {' or '.join(f'the {view}' for view in evidence.contradicting)} alone it would be otherwise"
+    elif evidence.doubt:
+        why = evidence.doubt
     elif reply.entropy is None:
         why = "how sure the answer is cannot be known"
     elif reply.entropy > evidence.entropy_accept:

@@ -149,6 +149,18 @@ class Calibrator(BaseModel):
         known = self.tasks.get(task)
         return default_threshold(target_error(task)) if known is None else known.threshold
 
+    def refuse_model(self, name: str) -> None:
+        """Refuse to judge another model's answers.
+
+        Raises:
+            ConfigError: it was fitted to those of another one.
+        """
+        if name != self.model:
+            raise ConfigError(
+                f"the calibrator was fitted to the answers of {self.model!r}, and these are of {name!r}.",
+                hint="Fit one to this reasoner's reports: flawscope bench calibrate REPORTS --out FILE.",
+            )
+
     def refuse_products(self, products: Sequence[str]) -> None:
         """Refuse to measure on products that it was fitted to.
 
