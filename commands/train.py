@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..agent.errors import ConfigError, InputError, MissingExtraError
+from ..agent.errors import ConfigError
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
-
-if TYPE_CHECKING:
-    from ..benchmarks.datasets import ProductData
-    from ..training.retriever_pairs import Source
+from .train_data import labelled_sources, require_torch, split_products
+from .train_vlm import train_tokens
 
 app = typer.Typer(help="Train weights of your own on a frozen backbone.", no_args_is_help=True)
 
@@ -53,7 +51,7 @@ def train_expert(
         if value not in known:
             raise ConfigError(f"--{name} takes {', '.join(known)}, not {value!r}.")
     loaded = settings(profile=profile, home=home, backbone=backbone)
-    _require_torch()
+    require_torch()
     import torch
 
     if device is not None and device.split(":")[0] not in ("cpu", "cuda"):
@@ -61,7 +59,7 @@ def train_expert(
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device.", hint="Leave --device out.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    products, held_out = _split(data, hold_out or [], licence)
+    products, held_out = split_products(data, hold_out or [], licence)
 
     from ..agent.terminal import ProgressBar
     from ..tools.backbones import load_backbone
@@ -100,13 +98,13 @@ def train_retriever(
 ) -> None:
     """Train projections that bring pictures of one defect type together, and say whether they help unseen products."""
     loaded = settings(profile=profile, home=home, backbone=backbone)
-    _require_torch()
+    require_torch()
     from ..agent.terminal import ProgressBar
     from ..tools.backbones import load_backbone
     from ..tools.knowledge.builder import shipped_documents
     from ..training import retriever
 
-    sources = _sources(data, licence)
+    sources = labelled_sources(data, licence)
     name = loaded.settings.backbone
     folder = out or loaded.home.models / f"retriever-{name}"
     config = retriever.with_options(retriever.RetrieverConfig(), epochs=epochs, seed=seed)
@@ -127,62 +125,4 @@ def train_retriever(
         print_plain([" not measured on products left out: fewer than two have pages"])
 
 
-def _require_torch() -> None:
-    """Refuse before anything is read.
-
-    Raises:
-        MissingExtraError: torch or safetensors is not installed.
-    """
-    try:
-        import safetensors.torch  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("Training", "train") from error
-
-
-def _sources(folders: list[Path], licence: str | None) -> list[Source]:
-    """Every product of some data sets that has defective pictures, with its licence.
-
-    Raises:
-        InputError: a name is found twice.
-    """
-    from ..benchmarks.datasets import open_dataset
-    from ..training.card import NOT_STATED, licence_of
-    from ..training.retriever_pairs import Source
-
-    found: dict[str, Source] = {}
-    for folder in folders:
-        dataset = open_dataset(folder)
-        for product in dataset.products:
-            if product.name in found:
-                raise InputError(f"two products are called {product.name}.", hint="Rename one of the folders.")
-            if product.labels.any():
-                stated = licence_of(dataset.root / product.name)
-                found[product.name] = Source(dataset, product, licence if stated == NOT_STATED and licence else stated)
-    return list(found.values())
-
-
-def _split(folders: list[Path], hold_out: list[str], licence: str | None) -> tuple[list[Any], list[Any]]:
-    """Products to train on and held out, each with its licence.
-
-    Raises:
-        InputError: nothing is left to train on, or a name is unknown or found twice.
-    """
-    from ..benchmarks.datasets import open_dataset
-    from ..training.card import NOT_STATED, licence_of
-
-    found: dict[str, tuple[ProductData, str]] = {}
-    for folder in folders:
-        for product in open_dataset(folder).products:
-            if product.name in found:
-                raise InputError(f"two products are called {product.name}.", hint="Rename one of the folders.")
-            if product.references:
-                stated = licence_of(product.references[0].parents[2])
-                found[product.name] = (product, licence if stated == NOT_STATED and licence else stated)
-    unknown = sorted(set(hold_out) - found.keys())
-    if unknown:
-        raise InputError(f"--hold-out {', '.join(unknown)}: no such product.", hint=f"Found: {', '.join(found)}.")
-    products = [entry for name, entry in found.items() if name not in hold_out]
-    if not products:
-        raise InputError("there is no product to train on.", hint="Products need good pictures to compare with.")
-    return products, [found[name] for name in hold_out]
+app.command("tokens")(train_tokens)

@@ -32,6 +32,7 @@ class LoopConfig:
         epochs: at most.
         batch: samples a step.
         learning_rate: peak; a cosine takes it to zero over all epochs.
+        warm_up: share of all steps in which it rises to the peak, before the cosine.
         weight_decay: decoupled (AdamW).
         betas: of Adam.
         patience: epochs without a better held-out score before the end; 0 never stops early.
@@ -43,6 +44,7 @@ class LoopConfig:
     epochs: int = 12
     batch: int = 8
     learning_rate: float = 2e-3
+    warm_up: float = 0.0
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     patience: int = 4
@@ -53,6 +55,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch, self.checkpoint_every) < 1 or self.learning_rate <= 0 or self.patience < 0:
             raise ConfigError("epochs, batch and learning rate must be positive.")
+        if not 0.0 <= self.warm_up < 1.0:
+            raise ConfigError("the warm-up is a share of all steps, in [0, 1).")
 
 
 class Task(Protocol):
@@ -133,7 +137,7 @@ def fit(
         order = np.random.default_rng((config.seed, epoch)).permutation(task.size)
         batch = [int(i) for i in order[position * config.batch : (position + 1) * config.batch]]
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress.step / total))
+            group["lr"] = config.learning_rate * rate_at(progress.step, total, config.warm_up)
         task.module.train()
         with _autocast(parameters[0], config.precision):
             loss = task.loss(batch)
@@ -150,6 +154,20 @@ def fit(
         if report:
             report("training", progress.step, total)
     return Trained(best, progress)
+
+
+def rate_at(step: int, total: int, warm_up: float) -> float:
+    """Share of the peak learning rate at a step: a straight line up, then a cosine down to zero.
+
+    Args:
+        step: 0 is the first.
+        total: steps of the whole run.
+        warm_up: share of them that the rise takes, rounded up to whole steps.
+    """
+    rise = math.ceil(warm_up * total)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (total - rise)))
 
 
 def seed_everything(seed: int) -> None:

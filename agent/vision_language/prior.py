@@ -1,5 +1,4 @@
-"""Prior tokens: what the AD Expert found, as vectors in the embedding sequence of the language model that they were
-trained for (E_c of ADSeeker, arXiv 2508.03088).
+"""Prior tokens, E_c of ADSeeker (arXiv 2508.03088): what the AD Expert found, as vectors among a prompt's embeddings.
 
 Tokenizers belong to one backbone, whose patch tokens they read, and to one language model, in whose embedding space
 they write; with any other of either their vectors would be noise, so files say what they were made for. When they are
