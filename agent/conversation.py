@@ -221,11 +221,17 @@ def _sure(report: InspectionReport) -> Answer:
     )
     text = (
         f"The probability of a defect is {number(report.probability)} ({basis}); the decision entropy is "
-        f"{number(report.uncertainty.entropy)} of 1. Checks made: "
+        f"{number(report.uncertainty.entropy)} of 1{_worth(report)}. Checks made: "
         + ", ".join(step.action.replace("_", " ") for step in report.trace if step.action not in _PLUMBING)
         + "."
     )
     return Answer(text, measured)
+
+
+def _worth(report: InspectionReport) -> str:
+    if report.uncertainty.p_correct is not None:
+        return f"; such answers were right with a probability of {number(report.uncertainty.p_correct)}"
+    return " (uncalibrated: how often such answers are right is not known)" if report.uncertainty.parts else ""
 
 
 def _verdict(report: InspectionReport) -> Answer:

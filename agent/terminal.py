@@ -67,7 +67,7 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     if report.probability is not None and report.uncertainty.entropy is not None:
         basis = "" if report.uncertainty.calibrated else ", extrapolated from few references"
         sure = f"P(defect) {report.probability:.2f}, entropy {report.uncertainty.entropy:.2f}{basis}"
-        rows.append(("certainty", sure))
+        rows.append(("certainty", ", ".join(filter(None, (sure, certainty_in_words(report))))))
     rows.append(("where", _cited(report, "location")))
     if report.defect_type is not None:
         kind = report.defect_type
@@ -90,6 +90,13 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     rows += [("knowledge", f"{item.text} [{item.id}]") for item in report.evidence if item.kind == "knowledge"]
     rows += [(name, path) for name, path in report.artifacts.items()]
     return [(label, text) for label, text in rows if text]
+
+
+def certainty_in_words(report: InspectionReport) -> str:
+    """What a calibrator makes of the verdict, or that none does; empty where no model decided."""
+    if report.uncertainty.p_correct is not None:
+        return f"such answers are right with a probability of {report.uncertainty.p_correct:.2f}"
+    return "uncalibrated" if report.uncertainty.parts else ""
 
 
 _CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute"})
