@@ -1,0 +1,105 @@
+"""Tools for models that know nothing of tools: described in words, called by a JSON object as the answer.
+
+A call is ``{"tool": NAME, "arguments": {…}}``, one or a list of them, alone or in a code fence; and what models trained
+for tools write of their own accord: ``<tool_call>{"name": …, "arguments": …}</tool_call>`` (Qwen, Hermes).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_CALLS = 8
+"""Of one answer; further ones are not read."""
+TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model asked for; neither name nor arguments are checked.
+
+    Attributes:
+        name: of the tool.
+        arguments: by name.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ToolDescription:
+    """What a model is told of a tool.
+
+    Attributes:
+        name: of the tool.
+        description: what it does.
+        parameters: JSON Schema of its arguments.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+def tool_instructions(tools: Sequence[ToolDescription], *, forced: bool = False) -> str:
+    """What a model has to know to use tools.
+
+    Args:
+        tools: that it may use.
+        forced: whether it must use one.
+    """
+    lines = [f"- {t.name}: {' '.join(t.description.split())} Arguments: {_compact(t.parameters)}" for t in tools]
+    how = 'answer with one JSON object and nothing else: {"tool": "NAME", "arguments": {...}}'
+    if forced:
+        return "\n".join([f"Use one of these tools; {how}.", *lines])
+    return "\n".join([f"These tools may be used; to use one, {how}. Else answer in words.", *lines])
+
+
+def call_text(calls: Sequence[ToolCall]) -> str:
+    """Calls as a model writes them."""
+    written = [{"tool": call.name, "arguments": dict(call.arguments)} for call in calls]
+    return _compact(written[0] if len(written) == 1 else written)
+
+
+def parse_tool_calls(text: str) -> tuple[ToolCall, ...]:
+    """The calls in an answer; none when it is an answer in words, or no call can be made out.
+
+    Args:
+        text: of a model.
+    """
+    tagged = [_json(body) for body in TAGGED.findall(text)]
+    found = tagged or [_json(body) for body in (*FENCED.findall(text), text)]
+    for values in found if not tagged else [tagged]:
+        calls = [call for one in (values if isinstance(values, list) else [values]) for call in _call(one)]
+        if calls:
+            return tuple(calls[:MAX_CALLS])
+    return ()
+
+
+def _call(value: Any) -> list[ToolCall]:
+    if not isinstance(value, dict):
+        return []
+    name = value.get("tool", value.get("name"))
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):  # as OpenAI writes them
+        arguments = _json(arguments)
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+        return []
+    return [ToolCall(name, arguments)]
+
+
+def _json(text: str) -> Any:
+    """A JSON value that a text begins with; None for none."""
+    try:
+        return json.JSONDecoder().raw_decode(text.strip())[0]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
