@@ -69,6 +69,8 @@ class ModelReasoner:
         on_text: sees answers grow.
     """
 
+    wants_pictures = True
+
     def __init__(
         self,
         model: VisionLanguageModel,
@@ -93,7 +95,7 @@ class ModelReasoner:
         self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
     ) -> ReasonerReply:
         """Compose; see ``Reasoner.reason``."""
-        reply = self._reply(self.compose(evidence, pictures(images)), evidence, schema)
+        reply = self._reply(self.compose(evidence, pictures(evidence, images)), evidence, schema)
         return self.settle(reply, evidence) if evidence.final else reply
 
     def settle(self, reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
@@ -102,7 +104,7 @@ class ModelReasoner:
 
     def refute(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> Refutation:
         """Explain the strongest area as normal variation; see ``Refuter``."""
-        return refute(self.model, evidence, pictures(images))
+        return refute(self.model, evidence, pictures(evidence, images))
 
     def _reply(self, messages: Sequence[Message], evidence: EvidenceBundle, schema: type[DraftReport]) -> ReasonerReply:
         read = self._read(messages, evidence)
@@ -157,9 +159,10 @@ def _entropy(scores: OptionScores | None) -> float | None:
     return None if scores is None else scores.entropy
 
 
-def pictures(images: Sequence[NDArray[np.uint8]]) -> list[Picture]:
-    """Pictures as a model takes them: the query, then references or crops."""
-    return [Picture(rgb, "query" if position == 0 else "") for position, rgb in enumerate(images)]
+def pictures(evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> list[Picture]:
+    """Pictures as a model takes them: the bundle's, which say what they show, else the query and references."""
+    given = [Picture(rgb, "query" if position == 0 else "reference") for position, rgb in enumerate(images)]
+    return list(evidence.pictures) or given
 
 
 def compose_report_messages(bundle: EvidenceBundle, pictures: Sequence[Picture]) -> Sequence[Message]:
@@ -301,5 +304,5 @@ def settled(reply: ReasonerReply, evidence: EvidenceBundle) -> ReasonerReply:
 
 def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of two questions together."""
-    counts = {key: value for key, value in first.items() if isinstance(value, int | float)}
+    counts = {key: first[key] for key in first if key == "tries" or key.endswith("_tokens")}
     return {**second, **{key: value + second.get(key, 0) for key, value in counts.items()}}
