@@ -75,6 +75,20 @@ def with_blank_query(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(turns)
 
 
+def option_ids(model: QwenModel, options: Sequence[str]) -> list[list[int]]:
+    """For each option the tokens that it can begin with.
+
+    Raises:
+        BackendError: two options begin with the same token.
+    """
+    if all(len(option) == 1 for option in options):
+        return model.letter_ids(options)
+    found = [sorted({model.encoder.token_ids(form)[0] for form in (option, f" {option}")}) for option in options]
+    if len({token for ids in found for token in ids}) != sum(len(ids) for ids in found):
+        raise BackendError(f"the options {', '.join(options)} cannot be told by their first token.")
+    return found
+
+
 def opening_of(encoded: Encoded, prefix: Prefix, begin: int) -> Prefix:
     """The first ``begin`` tokens of a computed prompt.
 

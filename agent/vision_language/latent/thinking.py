@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from ...errors import BackendError
 from ..base import Generated, LetterAnswer, OnText
 from ..decoding import letter_probabilities
 from ..messages import Message
@@ -20,7 +19,7 @@ from ..qwen import QwenModel, out_of_memory
 from .controls import asked_again, consistent_answer, dummy_tokens, initial_tokens, random_direction
 from .guards import Reordered, beats_random, is_grounded, is_sampled, keeps_form, may_change, thought_of
 from .outcome import LatentOutcome, Thought
-from .prompt import LatentPrompt, with_latent_slot, without_latent_slot
+from .prompt import LatentPrompt, option_ids, with_latent_slot, without_latent_slot
 from .reward import Reward
 from .search import Best, Budget, BudgetSpent, Search
 from .settings import LatentSettings, NormalImages
@@ -124,20 +123,6 @@ def generate_with(
             seed=seed,
             on_text=on_text,
         )
-
-
-def option_ids(model: QwenModel, options: Sequence[str]) -> list[list[int]]:
-    """For each option the tokens that it can begin with.
-
-    Raises:
-        BackendError: two options begin with the same token.
-    """
-    if all(len(option) == 1 for option in options):
-        return model.letter_ids(options)
-    found = [sorted({model.encoder.token_ids(form)[0] for form in (option, f" {option}")}) for option in options]
-    if len({token for ids in found for token in ids}) != sum(len(ids) for ids in found):
-        raise BackendError(f"the options {', '.join(options)} cannot be told by their first token.")
-    return found
 
 
 def _check(
