@@ -74,12 +74,19 @@ class Settings(BaseModel):
         1_003_520, ge=784, le=12_845_056, description="larger pictures are reduced for it: 784 px cost a token"
     )
     vlm_max_tokens: int = Field(768, ge=64, le=8192, description="length of a model's answer at most, in tokens")
+    vlm_adapter: Path | None = Field(
+        None, description="folder of a LoRA adapter of train lora to put into qwen_vl, for comparison; none: as it is"
+    )
     prior_tokens: Path | None = Field(
         None,
         description="tokens.safetensors of train tokens: the expert's evidence as vectors for qwen_vl; off if none",
     )
     calibrator: Path | None = Field(
         None, description="file of bench calibrate: doubt is 1 - P(correct) instead of the entropy; none: uncalibrated"
+    )
+    overlay: bool = Field(
+        False,
+        description="show a model the expert's map over the picture too; measured elsewhere to cost detection accuracy",
     )
     latent: bool = Field(False, description="let qwen_vl search in its embedding space when it is in doubt")
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")

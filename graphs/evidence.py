@@ -11,6 +11,7 @@ from ..agent.reasoner import EvidenceBundle, RetrievedDocument
 from ..agent.reasoner.evidence import number, words
 from ..agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from ..agent.settings import Settings
+from ..tools.ad_expert.calibration import percentile
 from .routing import accepted_entropy, contradicting
 from .state import InspectionState
 
@@ -218,6 +219,7 @@ def bundle(
         for item_id, document in state.get("documents", {}).items()
     ]
     raw = state.get("scores", {}).get("whole")
+    picture, gate, p_value = state.get("picture", {}), state.get("gate", {}), decision.get("p_value")
     return EvidenceBundle(
         product=state.get("product"),
         image_score=raw if decision.get("score") is None else decision["score"],
@@ -234,7 +236,31 @@ def bundle(
         contradicting=tuple(VIEW_NAMES[view] for view in contradicting(state)),
         final=final,
         category=category,
+        instruction=state.get("instruction") or "",
+        seed=picture.get("sha256", ""),
+        size_px=tuple(picture["original_size_px"]) if picture else None,
+        percentile=None if p_value is None else percentile(p_value, decision["references"]),
+        weight=gate.get("weight", 1.0),
+        admitted=gate.get("admitted", False),
+        grid=gate.get("grid"),
     )
+
+
+def told_evidence(seen: EvidenceBundle) -> dict[str, Any]:
+    """Evidence with the numbers that only a model is told, so that a sentence which repeats them can be checked."""
+    width, height = seen.size_px or (0, 0)
+    share = {r.id: min(1.0, r.area_px / max(width * height, r.area_px)) for r in seen.regions}
+    found: dict[str, Any] = {}
+    for item in seen.items:
+        further = {}
+        if item.kind == "measurement" and seen.percentile is not None:
+            further["percentile"] = 100.0 * seen.percentile
+        if item.id in share:
+            further["percent_of_picture"] = 100.0 * share[item.id]
+        if further:
+            whole = item.model_copy(update={"values": {**item.values, **further}})
+            found[item.id] = whole.model_dump(mode="json")
+    return found
 
 
 def defect_type(kind: dict[str, Any] | None) -> DefectType | None:

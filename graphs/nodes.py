@@ -12,7 +12,7 @@ import numpy as np
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
-from ..agent.reasoner.base import LatentReasoner, Refuter, Settles
+from ..agent.reasoner.base import EvidenceBundle, LatentReasoner, Refuter, Settles, wants_pictures
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
@@ -87,7 +87,7 @@ class InspectionNodes:
         loaded = self.load(asked)
         encoded = self.encode(asked | loaded)
         update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
-        blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision")}
+        blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision", "gate")}
         blank |= dict.fromkeys(("human", "entropy", "defect_type", "refutation"))
         blank |= {"entropy_source": "", "doubt": {}, "answer": {}, "problems": []}
         blank |= {"fatal": False, "started": time.time()}
@@ -180,8 +180,8 @@ class InspectionNodes:
     def reason(self, state: InspectionState) -> Update:
         """Let the reasoner compose the report's words from the evidence."""
         rgb, category = [self._rgb(state)], self._category(state)
-        seen = ev.bundle(state, self.deps.settings, final=False, category=category)
-        reasoner = self.deps.reasoner
+        reasoner, gate = self.deps.reasoner, self._gate(state)
+        seen = self._shown({**state, "gate": gate}, category)
         if state.get("done", [])[-1:] == ["latent"] and isinstance(reasoner, LatentReasoner):
             reply = reasoner.think(seen, rgb, DraftReport)
         else:
@@ -203,6 +203,7 @@ class InspectionNodes:
             **assess,
             "answer": {"parts": dict(reply.parts), "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
             "problems": list(reply.problems),
+            **({"gate": gate, "evidence": ev.told_evidence(seen)} if gate else {}),
             "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},
             "note": reply.draft.verdict.value,
         }
@@ -269,7 +270,7 @@ class InspectionNodes:
         """Let the model explain the suspicion as normal variation; what it then still believes is new evidence."""
         reasoner = self.deps.reasoner
         assert isinstance(reasoner, Refuter)  # noqa: S101  # available() offers it only then
-        tried = reasoner.refute(ev.bundle(state, self.deps.settings, final=False), [self._rgb(state)])
+        tried = reasoner.refute(self._shown(state, None), [self._rgb(state)])
         return {"refutation": as_state(tried), "done": ["refute"], "note": tried.explanation}
 
     @step
@@ -316,6 +317,23 @@ class InspectionNodes:
 
     def _features(self, state: InspectionState) -> VisualFeatures:
         return features_of(state, self.deps)
+
+    def _gate(self, state: InspectionState) -> dict[str, Any]:
+        """What of the map a model may be told; nothing is computed for a reasoner that looks at no pictures."""
+        if not wants_pictures(self.deps.reasoner):
+            return {}
+        from .pictures import gate_of
+
+        return gate_of(state, self.deps, self._product(state))
+
+    def _shown(self, state: InspectionState, category: CategoryKnowledge | None) -> EvidenceBundle:
+        """The evidence, with pictures for a reasoner that looks at them."""
+        seen = ev.bundle(state, self.deps.settings, final=False, category=category)
+        if not wants_pictures(self.deps.reasoner):
+            return seen
+        from .pictures import pictures_of
+
+        return replace(seen, pictures=pictures_of(state, self.deps, self._product(state)))
 
     def _category(self, state: InspectionState) -> CategoryKnowledge:
         """What the knowledge base says about the kind of part: the operator's, else the predicted one."""

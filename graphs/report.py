@@ -156,6 +156,13 @@ def _words(state: InspectionState, product: ProductModel | None) -> dict[str, An
     return {"text": {**words, "levels": seen["levels"]}}
 
 
+def _told_to_a_model(state: InspectionState) -> dict[str, Any]:
+    """What of the map a model was told, and by which prompts."""
+    files = {name: load_prompts(name) for name in ("inspect", "category")}
+    prompts = {name: {"version": file.version, "sha256": file.sha256} for name, file in files.items()}
+    return {"gate": state.get("gate", {}), "prompts": prompts}
+
+
 def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
     """Everything needed to make this report again."""
     settings = deps.settings.model_dump(mode="json")
@@ -177,5 +184,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         facts["product"] = product.fingerprint if product else None
         facts["decision"] = state.get("decision", {})
         facts["category"] = state.get("category", {})
+        if state.get("gate"):
+            facts |= _told_to_a_model(state)
         facts |= _words(state, product)
     return facts

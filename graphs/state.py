@@ -62,6 +62,7 @@ class InspectionState(InspectionInput):
         started: time.time() of the start.
         fatal: whether they refuted the verdict.
         category: the kind of part that the reasoner was told of, and who says so.
+        gate: what of the expert's map a model was told; empty for reasoners that look at no pictures.
         refutation: what came of explaining the suspicion away.
         human: a person's decision.
         error: set by the first failure; every later step then passes through.
@@ -87,6 +88,7 @@ class InspectionState(InspectionInput):
     trace: Annotated[list[dict[str, Any]], append]
     started: NotRequired[float]
     category: NotRequired[dict[str, Any]]
+    gate: NotRequired[dict[str, Any]]
     refutation: NotRequired[dict[str, Any] | None]
     human: NotRequired[dict[str, Any] | None]
     error: Annotated[dict[str, Any] | None, first]

@@ -7,6 +7,7 @@ third above the pixel threshold. A good part therefore looks clean; nothing is s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ def heat(anomaly_map: NDArray[np.float32], pixel_threshold: float) -> NDArray[np
     return np.asarray(np.clip(excess / FULL_COLOUR, 0.0, 1.0), dtype=np.float32)
 
 
+def tinted(picture: NDArray[Any], value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture (H, W, 3), 0 to 255, under the colours of values (H, W) in [0, 1]; where they are 0 it stays as is."""
+    opacity = (MAX_OPACITY * np.sqrt(value))[..., None]
+    return np.asarray((1 - opacity) * picture + opacity * colour_map(value), np.float32)
+
+
 def draw_heatmap(anomaly_map: NDArray[np.float32], pixel_threshold: float) -> NDArray[np.uint8]:
     """The bare map in colour, uint8 (H, W, 3); black where a part is within the spread of good ones."""
     value = heat(anomaly_map, pixel_threshold)
@@ -78,9 +85,7 @@ def draw_overlay(
     picture = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC), np.float32)
     if anomaly_map is not None:
         enlarged = Image.fromarray(anomaly_map.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-        value = heat(np.asarray(enlarged, np.float32), pixel_threshold)
-        opacity = (MAX_OPACITY * np.sqrt(value))[..., None]
-        picture = np.asarray((1 - opacity) * picture + opacity * colour_map(value), np.float32)
+        picture = tinted(picture, heat(np.asarray(enlarged, np.float32), pixel_threshold))
     colour = VERDICT_COLOURS[verdict]
     canvas = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)

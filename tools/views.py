@@ -196,11 +196,7 @@ def placewise_distances(
         float32 (h, w), and the owner of the most similar reference.
     """
     h, w = grid
-    mean = tokens.mean(axis=0)
-    usable = [owner for owner in references if owner != skip]
-    same = [owner for owner in usable if references[owner][1] == grid]
-    likeness = {o: float(mean @ references[o][0].mean(axis=0, dtype=np.float32)) for o in same or usable}
-    ranked = sorted(likeness, key=lambda owner: (-likeness[owner], owner))
+    ranked = nearest_references(tokens, grid, references, skip)
     query = tokens.reshape(h, w, -1)
     best = np.full((h, w), -1.0, np.float32)
     for owner in ranked[:COMPARED]:
@@ -211,6 +207,27 @@ def placewise_distances(
                 cosines = np.einsum("hwd,hwd->hw", query, padded[dy : dy + h, dx : dx + w])
                 np.maximum(best, cosines, out=best)
     return np.sqrt(np.maximum(2.0 - 2.0 * best, 0.0), dtype=np.float32), ranked[0]
+
+
+def nearest_references(
+    tokens: NDArray[np.float32],
+    grid: tuple[int, int],
+    references: dict[int, tuple[NDArray[np.float16], tuple[int, int]]],
+    skip: int | None = None,
+) -> list[int]:
+    """Owners of the references by likeness as a whole, most similar first; those of the same grid, if there are any.
+
+    Args:
+        tokens: float32 (N, D), unit rows.
+        grid: (h, w) of the picture.
+        references: per owner number, float16 tokens (N', D) and grid.
+        skip: owner that must not be used (leave-one-out).
+    """
+    mean = tokens.mean(axis=0)
+    usable = [owner for owner in references if owner != skip]
+    same = [owner for owner in usable if references[owner][1] == grid]
+    likeness = {o: float(mean @ references[o][0].mean(axis=0, dtype=np.float32)) for o in same or usable}
+    return sorted(likeness, key=lambda owner: (-likeness[owner], owner))
 
 
 def _on_grid(tokens: NDArray[np.float16], own: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.float32]:

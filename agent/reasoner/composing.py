@@ -17,13 +17,14 @@ from ..vision_language.messages import Message, Part, Picture, Slot
 from .answer import NO_REGION, NO_TYPE
 from .base import EvidenceBundle, RetrievedDocument
 from .evidence import UNKNOWN, number, words
-from .prior_lines import NAME_LETTERS, PROMPTS, Prior, PriorBox, Task, prior_lines
+from .prior_lines import BOXES, NAME_LETTERS, PROMPTS, Prior, PriorBox, Task, prior_lines
 from .text_grid import parse_grid, text_grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "BOXES",
     "Prior",
     "PriorBox",
     "Task",
@@ -229,7 +230,7 @@ def document_lines(documents: Sequence[RetrievedDocument], budget: int = DOCUMEN
         share = left // (len(documents) - position) - estimated_tokens(opening) - estimated_tokens(closing)
         if share < PAGE_TOKENS:
             continue
-        kept = []
+        kept: list[str] = []
         for line in _quoted(document.text):
             fitting = cut_to_budget(f"> {plain_text(line)}", share - sum(estimated_tokens(other) for other in kept))
             if fitting.strip("> "):

@@ -70,7 +70,7 @@ def test_a_good_answer_becomes_a_draft() -> None:
         ("location", "The deviation is at the upper left.", ("R1",))
     ]
     assert model.schemas == [Answer]
-    assert [picture.label for picture in model.asked[0][0].pictures] == ["query", ""]
+    assert [picture.label for picture in model.asked[0][0].pictures] == ["query", "reference"]
     assert verify(reply.draft, BUNDLE).problems == ()
 
 

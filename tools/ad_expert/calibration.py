@@ -134,6 +134,11 @@ def conformal_threshold(scores: NDArray[np.float64], false_alarm: float) -> tupl
     return max(MIN_THRESHOLD, float(scores.mean() + bound)), "extrapolated"
 
 
+def percentile(p_value: float, count: int) -> float:
+    """Share of ``count`` references that score lower than a picture of that p-value, in [0, 1]."""
+    return min(1.0, max(0.0, 1.0 - (p_value * (count + 1) - 1.0) / count))
+
+
 def smallest_rate(count: int) -> float:
     """The smallest false-alarm rate that ``count`` references support without extrapolation."""
     return 1.0 / (count + 1)
