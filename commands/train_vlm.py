@@ -74,6 +74,48 @@ def train_tokens(
     print_plain([f"{folder / TOKENS_FILE}, described in {folder / 'card.md'}", *_metrics(card)])
 
 
+def train_lora(
+    data: DataOption,
+    weights: WeightsOption = None,
+    hold_out: HoldOutOption = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="So many; forgetting grows with them.")] = 5,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Labelled pictures a product at most.")] = 120,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights, order and questions.")] = 0,
+    licence: LicenceOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    profile: ProfileOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Fine-tune a language model by LoRA, for comparison only: see bench forgetting for what it costs."""
+    loaded = settings(profile=profile, home=home, vlm_weights=weights)
+    require_torch()
+    require_transformers("lora")
+    sources, held_out = split_sources(data, hold_out or [], licence)
+    from dataclasses import replace
+
+    from ..agent.terminal import ProgressBar
+    from ..agent.vision_language.adapter import ADAPTER_FILE
+    from ..tools.knowledge.builder import shipped_documents
+    from ..training import lora
+    from ..training.conversations import question_conversations, write_conversations
+
+    model = _local_model(loaded)
+    folder = out or loaded.home.models / f"lora-{model.name}"
+    run = lora.LoraRun(replace(lora.DEFAULT_LOOP, epochs=epochs, seed=seed), max_pictures=pictures)
+    pages = shipped_documents()
+    asked, judged_by = (
+        list(question_conversations(part, pages, seed=seed, shown=run.shown, max_pictures=run.max_pictures))
+        for part in (sources, held_out)
+    )
+    said = folder / lora.CONVERSATIONS_FILE
+    count = write_conversations(said, asked)
+    with ProgressBar(make_console(stderr=True)) as report:
+        card = lora.train_lora(sources, held_out, asked, judged_by, model, folder, run, resume=resume, report=report)
+    print_plain([f"{count} conversations in {said}"])
+    print_plain([f"{folder / ADAPTER_FILE}, described in {folder / 'card.md'}", *_metrics(card)])
+
+
 def _local_model(loaded: LoadedSettings) -> QwenModel:
     """The checkpoint of the settings, in this process.
 

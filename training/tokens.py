@@ -20,8 +20,9 @@ from torch import nn
 from ..agent.errors import InputError
 from ..agent.home import write_atomically
 from ..agent.reasoner.composing import prior_lines
+from ..agent.vision_language.identity import checkpoint_sha256
 from ..agent.vision_language.messages import Message, Slot
-from ..agent.vision_language.prior import FORMAT, PRIOR_TOKENS, TOKENS_FILE, checkpoint_sha256
+from ..agent.vision_language.prior import FORMAT, PRIOR_TOKENS, TOKENS_FILE
 from ..agent.vision_language.qwen import QwenModel
 from ..tools.ad_expert.evidence_tokens import EvidenceTokenizer, rescale_to
 from ..tools.backbones import Backbone

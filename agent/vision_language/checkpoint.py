@@ -30,6 +30,7 @@ class Checkpoint:
         device: where the model lies.
         parameters: how many.
         laboratory: what the config says of a model that is no product, such as the mini checkpoint; empty for others.
+        adapter: folder of the LoRA adapter that was put into it; None for the checkpoint as it is.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Checkpoint:
     device: str
     parameters: int
     laboratory: dict[str, Any]
+    adapter: Path | None = None
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -97,6 +99,7 @@ def load_checkpoint(
     four_bit: bool = False,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    adapter: Path | None = None,
 ) -> Checkpoint:
     """Load a checkpoint.
 
@@ -107,6 +110,7 @@ def load_checkpoint(
         four_bit: quantise the weights while loading (CUDA only).
         min_pixels: of a picture inside the model, smaller ones are enlarged; None for the checkpoint's own.
         max_pixels: larger ones are reduced; None for the checkpoint's own.
+        adapter: folder of a LoRA adapter that is put into it, for comparison; None for none.
 
     Raises:
         WeightsError: the checkpoint is absent, damaged, or leaves weights at random values.
@@ -159,7 +163,12 @@ def load_checkpoint(
     model.eval().requires_grad_(False)
     _bound_pictures(processor, min_pixels, max_pixels)
     count = sum(p.numel() for p in model.parameters())
-    return Checkpoint(folder, model, processor, where, count, dict(config.get("flawscope") or {}))
+    if adapter is not None:
+        from .adapter import add_adapter
+        from .identity import checkpoint_sha256
+
+        add_adapter(model, adapter, checkpoint_sha256(folder))
+    return Checkpoint(folder, model, processor, where, count, dict(config.get("flawscope") or {}), adapter)
 
 
 def _quantisation(where: str) -> dict[str, Any]:

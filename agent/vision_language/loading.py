@@ -30,6 +30,7 @@ def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
         four_bit=settings.vlm_4bit,
         min_pixels=settings.vlm_min_pixels,
         max_pixels=settings.vlm_max_pixels,
+        adapter=settings.vlm_adapter,
     )
     return QwenModel(checkpoint)
 

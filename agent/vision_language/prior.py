@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...tools.ad_expert.evidence_tokens import LOC_TOKENS, EvidenceTokenizer, rescale_to
 from ..errors import WeightsError
+from .identity import checkpoint_sha256
 from .messages import Slot
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ TOKENS_FILE = "tokens.safetensors"
 PRIOR_TOKENS = LOC_TOKENS + 8
 """Nine Loc and eight Vis tokens."""
 _REMEDY = "Train them for it: flawscope train tokens."
-_BLOCKS, _BLOCK_BYTES = 256, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,35 +107,6 @@ def patch_input(features: VisualFeatures) -> NDArray[np.float32]:
     return np.asarray(tokens / np.maximum(rms, 1e-6), np.float32)
 
 
-def checkpoint_sha256(folder: Path) -> str:
-    """Which weights a checkpoint holds, from even samples of its files: all of them would take a minute at 7B.
-
-    Args:
-        folder: with safetensors.
-
-    Returns:
-        Hash over the names, sizes and at most 256 blocks of each file; fine-tuning changes nearly every block.
-
-    Raises:
-        WeightsError: there are none, or they cannot be read.
-    """
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise WeightsError(f"the checkpoint in {folder} has no .safetensors file.", hint="Fetch it again.")
-    digest = hashlib.sha256()
-    try:
-        for shard in shards:
-            size = shard.stat().st_size
-            digest.update(f"{shard.name} {size} ".encode())
-            with shard.open("rb") as file:
-                for index in range(_BLOCKS):
-                    file.seek(index * max(0, size - _BLOCK_BYTES) // (_BLOCKS - 1))
-                    digest.update(file.read(_BLOCK_BYTES))
-    except OSError as error:
-        raise WeightsError(f"the checkpoint in {folder} cannot be read.", hint="Check the disk.") from error
-    return digest.hexdigest()
-
-
 def load_prior_tokens(path: Path, model: QwenModel, backbone_sha256: str) -> PriorTokens:
     """Read trained tokenizers.
 
@@ -172,6 +143,11 @@ def load_prior_tokens(path: Path, model: QwenModel, backbone_sha256: str) -> Pri
             f"the prior tokens {path} were made for the language model {header.get('model', '?')[:40]} of width"
             f" {header.get('width', '?')[:8]}, not for {model.name} of width {model.width}.",
             hint=_REMEDY,
+        )
+    if model.checkpoint.adapter is not None:
+        raise WeightsError(
+            f"the prior tokens {path} were made for {model.name} without the adapter {model.checkpoint.adapter.name}.",
+            hint="Use one of the two: unset vlm_adapter or prior_tokens.",
         )
     try:
         tokenizer = EvidenceTokenizer(int(header["patch_dim"]), int(header["width"]))

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from flawscope.agent.errors import WeightsError
 from flawscope.agent.vision_language import Message, Picture, Slot
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
+from flawscope.agent.vision_language.identity import checkpoint_sha256
 from flawscope.agent.vision_language.prior import (
     FORMAT,
     PRIOR_TOKENS,
     PriorTokens,
-    checkpoint_sha256,
     load_prior_tokens,
     patch_input,
 )
