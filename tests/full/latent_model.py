@@ -16,11 +16,22 @@ from tests.tiny_vlm import build_tiny_checkpoint
 LETTERS = ("A", "B", "C")
 
 
-def tiny_model(folder: Path, *, sharper: float = 1.0) -> QwenModel:
-    """Load it; ``sharper`` multiplies the logits, so that answers differ by more than rounding."""
+def tiny_model(folder: Path, *, sharper: float = 1.0, says_letters: bool = False) -> QwenModel:
+    """Load it.
+
+    Args:
+        folder: to write it to.
+        sharper: multiplies the logits, so that answers differ by more than rounding.
+        says_letters: nearly all probability goes to the letters, as if it had learnt to answer.
+    """
     model = QwenModel(load_checkpoint(build_tiny_checkpoint(folder), device="cpu"))
-    with torch.no_grad():
-        model.checkpoint.model.lm_head.weight.mul_(sharper)
+    given = model.checkpoint.model.lm_head
+    head = torch.nn.Linear(given.in_features, given.out_features).requires_grad_(False)
+    head.weight.copy_(sharper * given.weight)
+    head.bias.zero_()
+    if says_letters:
+        head.bias[[token for ids in model.letter_ids(LETTERS) for token in ids]] = 25.0
+    model.checkpoint.model.lm_head = head
     return model
 
 

@@ -76,17 +76,18 @@ def with_blank_query(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def option_ids(model: QwenModel, options: Sequence[str]) -> list[list[int]]:
-    """For each option the tokens that it can begin with.
+    """For each option the tokens that it alone can begin with, with and without a blank before it.
 
     Raises:
-        BackendError: two options begin with the same token.
+        BackendError: an option begins as another does.
     """
     if all(len(option) == 1 for option in options):
         return model.letter_ids(options)
-    found = [sorted({model.encoder.token_ids(form)[0] for form in (option, f" {option}")}) for option in options]
-    if len({token for ids in found for token in ids}) != sum(len(ids) for ids in found):
+    first = [{model.encoder.token_ids(form)[0] for form in (option, f" {option}")} for option in options]
+    own = [ids - set[int]().union(*(other for other in first if other is not ids)) for ids in first]
+    if not all(own):
         raise BackendError(f"the options {', '.join(options)} cannot be told by their first token.")
-    return found
+    return [sorted(ids) for ids in own]
 
 
 def opening_of(encoded: Encoded, prefix: Prefix, begin: int) -> Prefix:
