@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..tools.products import ProductModel
     from .uncertainty.calibrator import Calibrator
     from .vision_language import OnText
+    from .vision_language.prior import PriorTokens
 
 Progress = Callable[[str, int, int], None]
 
@@ -91,6 +92,26 @@ class InspectionDeps:
     def reasoner(self) -> Reasoner:
         """Who composes the report."""
         return load_reasoner(self.loaded, on_text=self.on_text)
+
+    @cached_property
+    def prior_tokens(self) -> PriorTokens | None:
+        """What writes the expert's evidence as vectors into prompts; None when none is set.
+
+        Raises:
+            WeightsError: the file cannot be used, or was made for another backbone or model.
+            ConfigError: the reasoner's model takes no vectors.
+        """
+        if self.settings.prior_tokens is None:
+            return None
+        model = getattr(self.reasoner, "model", None)
+        if model is None or self.settings.reasoner != "qwen_vl":
+            raise ConfigError(
+                f"the reasoner {self.reasoner.name} takes no prior tokens.",
+                hint="Unset prior_tokens, or set the reasoner to qwen_vl.",
+            )
+        from .vision_language.prior import load_prior_tokens
+
+        return load_prior_tokens(self.settings.prior_tokens, model, self.backbone.weights_sha256)
 
     @cached_property
     def calibrator(self) -> Calibrator | None:
@@ -227,6 +248,7 @@ class Inspector:
         if isinstance(self.deps.reasoner, Prepared):
             self.deps.reasoner.prepare()
         _ = self.deps.calibrator
+        _ = self.deps.prior_tokens
         _ = self.deps.knowledge
 
     def inspect(

@@ -331,9 +331,9 @@ class InspectionNodes:
         seen = ev.bundle(state, self.deps.settings, final=False, category=category)
         if not wants_pictures(self.deps.reasoner):
             return seen
-        from .pictures import pictures_of
+        from .pictures import shown
 
-        return replace(seen, pictures=pictures_of(state, self.deps, self._product(state)))
+        return shown(seen, state, self.deps, self._product(state))
 
     def _category(self, state: InspectionState) -> CategoryKnowledge:
         """What the knowledge base says about the kind of part: the operator's, else the predicted one."""

@@ -6,14 +6,16 @@ refers to, whenever a model is asked.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ..agent.reasoner.composing import BOXES, text_grid
-from ..agent.vision_language.messages import Picture
+from ..agent.vision_language.messages import Picture, Slot
 from ..tools import views
+from ..tools.ad_expert.calibration import MIN_REFERENCES
 from ..tools.ad_expert.evidence_gate import SPREADS, UNCALIBRATED_WEIGHT, MapScale, cells_of, judge_map
 from ..tools.ad_expert.expert import expert_tokens
 from ..tools.imaging import load_image
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..agent.inspector import InspectionDeps
+    from ..agent.reasoner import EvidenceBundle
     from ..tools.products import ProductModel
     from .state import InspectionState
 
@@ -71,6 +74,26 @@ def gate_of(state: InspectionState, deps: InspectionDeps, product: ProductModel 
     }
 
 
+def prior_slot_of(state: InspectionState, deps: InspectionDeps, product: ProductModel | None) -> Slot | None:
+    """Prior tokens of a picture; None when none are set, or too few references say what its map means.
+
+    Args:
+        state: after localising.
+        deps: for the map, the features and the tokenizers.
+        product: None for a part without references.
+    """
+    tokens = deps.prior_tokens
+    if tokens is None or product is None or "anomaly_map" not in state.get("expert", {}):
+        return None
+    if len(product.reference_names) < MIN_REFERENCES:  # the tokenizers learnt from calibrated maps alone
+        return None
+    return tokens.slot(_scale(state, product).calibrate(_map(state, deps)), features_of(state, deps))
+
+
+def _map(state: InspectionState, deps: InspectionDeps) -> NDArray[np.float32]:
+    return np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
+
+
 def _scale(state: InspectionState, product: ProductModel | None) -> MapScale:
     """The product's; without one where the map stands out of its own picture."""
     if product is not None:
@@ -78,6 +101,23 @@ def _scale(state: InspectionState, product: ProductModel | None) -> MapScale:
     levels = state["expert"]["levels"]
     low = float(levels["threshold"])
     return MapScale(low, low + SPREADS * max(low - float(levels["median"]), 0.0), 0.0)
+
+
+def shown(
+    seen: EvidenceBundle, state: InspectionState, deps: InspectionDeps, product: ProductModel | None
+) -> EvidenceBundle:
+    """The evidence with everything that is made for a model: pictures, the calibrated map, prior tokens.
+
+    Args:
+        seen: of the state.
+        state: after localising.
+        deps: for arrays, settings and tokenizers.
+        product: None for a part without references.
+    """
+    found = replace(seen, pictures=pictures_of(state, deps, product), prior_slot=prior_slot_of(state, deps, product))
+    if "anomaly_map" not in state.get("expert", {}):
+        return found
+    return replace(found, expert_map=_scale(state, product).calibrate(_map(state, deps)))
 
 
 def pictures_of(state: InspectionState, deps: InspectionDeps, product: ProductModel | None) -> tuple[Picture, ...]:

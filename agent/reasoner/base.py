@@ -17,7 +17,8 @@ from ..schemas import Claim, DefectType, Evidence, Frozen, Region, Text, Verdict
 
 if TYPE_CHECKING:
     from ...tools.knowledge.categories import CategoryKnowledge
-    from ..vision_language.messages import Picture
+    from ..vision_language import VisionLanguageModel
+    from ..vision_language.messages import Picture, Slot
 
 EVEN = 0.5
 CLEARLY_GOOD = 0.1
@@ -80,6 +81,8 @@ class EvidenceBundle:
         admitted: whether the map may speak for a defect (`tools.ad_expert.evidence_gate`); like the fields below it
             is set only for reasoners that want pictures.
         grid: the calibrated map as text.
+        expert_map: float32 (H, W) over the query picture, calibrated to [0, 1]: 0 as good parts.
+        prior_slot: prior tokens of the map, for a model in this process; None leaves them out of prompts.
         pictures: query, references, enlarged areas, each with its label.
         contradicting: views that, judged alone, speak against the decision of all together.
         doubt: why answers like the one at hand are too seldom right to stand; empty when they are not, or when nothing
@@ -110,7 +113,9 @@ class EvidenceBundle:
     weight: float = 1.0
     admitted: bool = False
     grid: str | None = None
+    expert_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     pictures: tuple[Picture, ...] = ()
+    prior_slot: Slot | None = None
 
     @property
     def expert_verdict(self) -> Verdict | None:
@@ -200,6 +205,13 @@ class Reasoner(Protocol):
 def wants_pictures(reasoner: Reasoner) -> bool:
     """Whether a reasoner looks at the bundle's pictures, grid and gate; one that does not say so does not."""
     return bool(getattr(reasoner, "wants_pictures", False))
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A reasoner that is a vision-language model, which may also be asked in a conversation."""
+
+    model: VisionLanguageModel
 
 
 @runtime_checkable

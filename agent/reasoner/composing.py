@@ -53,7 +53,6 @@ def compose(
     *,
     task: Task = "report",
     question: str = "",
-    prior_slot: Slot | None = None,
     latent_slot: Slot | None = None,
     documents: int = DOCUMENT_TOKENS,
 ) -> list[Message]:
@@ -61,14 +60,14 @@ def compose(
 
     The turn's order: good references, what is normal for the kind of part, the defects that it may have, the inspection
     prior, the query, the expert's map over it, enlarged areas, the question, quoted pages, the form of the answer.
-    Each text part ends its line, since chat templates join parts without anything between them.
+    Prior tokens stand behind the prior. Each text part ends its line, since chat templates join parts without anything
+    between them.
 
     Args:
         bundle: the evidence.
         pictures: labelled ``query``, ``reference``, ``overlay``, ``zoom``, or ``crop`` and the region's id.
         task: what is asked.
         question: in the operator's words, quoted; the bundle's instruction when empty. A report adds it to its own.
-        prior_slot: a place for prior tokens, after the prior's lines; None leaves it out.
         latent_slot: a place for think tokens, before the form of the answer; None leaves it out.
         documents: budget of the quoted pages, estimated tokens.
     """
@@ -81,8 +80,8 @@ def compose(
     lines = [*prior_lines(prior_of(bundle), task), *_further_lines(bundle, task)]
     if lines:
         turn.say(render(PROMPTS, "prior"), *lines)
-    if prior_slot is not None:
-        turn.place(prior_slot)
+    if bundle.prior_slot is not None and task != "object":
+        turn.place(bundle.prior_slot)
     turn.show("query", _labelled(pictures, "query"))
     turn.show("overlay", _labelled(pictures, "overlay"))
     for region in bundle.regions:

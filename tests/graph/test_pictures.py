@@ -18,10 +18,11 @@ from flawscope.agent.reasoner import DraftReport, EvidenceBundle, ReasonerReply
 from flawscope.agent.reasoner.composing import compose, parse_grid
 from flawscope.agent.reasoner.evidence import EvidenceReasoner
 from flawscope.agent.schemas import InspectionReport
+from flawscope.agent.vision_language import Slot
 from flawscope.graphs import pictures
 from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.graphs.pictures import crop_box, reduced
-from flawscope.tools.backbones import BACKBONES
+from flawscope.tools.backbones import BACKBONES, VisualFeatures
 from flawscope.tools.imaging import load_image
 
 
@@ -153,7 +154,7 @@ def test_the_embedded_reasoner_pays_for_none_of_it(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the embedded reasoner looks at no pictures")
 
-    for name in ("gate_of", "pictures_of", "text_grid", "load_image"):
+    for name in ("gate_of", "shown", "pictures_of", "text_grid", "load_image"):
         monkeypatch.setattr(pictures, name, refuse)
     shutil.copytree(plant.home, tmp_path / "home")
     deps = plant.deps(home=tmp_path / "home")
@@ -164,6 +165,27 @@ def test_the_embedded_reasoner_pays_for_none_of_it(
     assert report.error is None
     assert "gate" not in report.provenance
     assert "percentile" not in {key for item in report.evidence for key in item.values}
+
+
+class Tokens:
+    """Trained tokenizers that write how much of the map deviates."""
+
+    def slot(self, anomaly_map: np.ndarray, features: VisualFeatures) -> Slot:
+        assert features.grid == (28, 28)
+        return Slot("prior", 1, np.array([[float((anomaly_map > 0).mean())]], np.float32))
+
+
+def test_prior_tokens_stand_behind_the_prior_when_they_are_set(plant: Plant, tmp_path: Path) -> None:
+    deps, reasoner = plant.deps(prior_tokens=tmp_path / "tokens.safetensors"), Looking()
+    deps.__dict__ |= {"reasoner": reasoner, "prior_tokens": Tokens()}
+    build_inspection_graph(deps).invoke({"image": str(plant.square), "product": "plate"})
+    bundle = reasoner.seen[0]
+    assert bundle.expert_map is not None
+    assert bundle.expert_map.shape == (480, 480)
+    slots = [part for part in compose(bundle, bundle.pictures)[1].parts if isinstance(part, Slot)]
+    assert [slot.name for slot in slots] == ["prior"]
+    assert slots[0].vectors is not None
+    assert slots[0].vectors[0, 0] == pytest.approx((bundle.expert_map > 0).mean())
 
 
 def test_a_file_name_is_told_to_nobody(plant: Plant, tmp_path: Path) -> None:

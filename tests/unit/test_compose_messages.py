@@ -73,7 +73,7 @@ def written(messages: list[Message]) -> str:
 
 
 def test_a_report_is_asked_for_word_by_word() -> None:
-    found = written(compose(BUNDLE, PICTURES, prior_slot=Slot("prior", 17), latent_slot=Slot("latent", 8)))
+    found = written(compose(replace(BUNDLE, prior_slot=Slot("prior", 17)), PICTURES, latent_slot=Slot("latent", 8)))
     assert found == GOLDEN.read_text(encoding="utf-8")
 
 
