@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..agent.reasoner.composing import Prior, PriorBox, text_grid
 from ..agent.vision_language.prior import patch_input
 from ..benchmarks.datasets import LabelledPicture
-from ..tools.ad_expert.calibration import MIN_REFERENCES, smallest_rate
+from ..tools.ad_expert.calibration import MIN_REFERENCES, percentile, smallest_rate
 from ..tools.backbones import Backbone, VisualFeatures
 from ..tools.enrolment import fit_product
 from ..tools.imaging import load_image
@@ -54,7 +54,8 @@ def look_at_picture(product: ProductModel, features: VisualFeatures, rgb: NDArra
     found = product.localise(features, rgb)
     shown = product.shown_scale.calibrate(found.anomaly_map)
     gate = product.gate(found.anomaly_map, features.grid)
-    rate = max(FALSE_ALARM, smallest_rate(len(product.reference_names)))
+    count = len(product.reference_names)
+    rate = max(FALSE_ALARM, smallest_rate(count))
     decision = product.calibration.decide({"whole": found.image_score}, rate)
     boxes = tuple(
         PriorBox(region.box, region.place, region.area_px / shown.size, f"R{number}")
@@ -63,7 +64,7 @@ def look_at_picture(product: ProductModel, features: VisualFeatures, rgb: NDArra
     prior = Prior(
         score=decision.score,
         threshold=decision.threshold,
-        percentile=None if decision.p_value is None else 1.0 - decision.p_value,
+        percentile=None if decision.p_value is None else percentile(decision.p_value, count),
         probability=decision.probability,
         admitted=gate.admitted,
         calibrated=gate.calibrated,
