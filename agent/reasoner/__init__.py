@@ -36,8 +36,19 @@ def _model(name: str) -> Callable[[LoadedSettings, OnText | None], Reasoner]:
         from ..vision_language.loading import load_model
         from .model_reasoner import ModelReasoner
 
-        model = load_model(loaded, name)
-        return ModelReasoner(model, name=name, max_tokens=loaded.settings.vlm_max_tokens, on_text=on_text)
+        if loaded.settings.latent and name != "qwen_vl":
+            raise ConfigError(
+                f"latent reasoning needs a model in this process, which {name} is not.",
+                hint="Unset latent, or set reasoner to qwen_vl.",
+            )
+        model, max_tokens = load_model(loaded, name), loaded.settings.vlm_max_tokens
+        if loaded.settings.latent:
+            from ..vision_language.qwen import QwenModel
+            from .latent_reasoner import LatentModelReasoner
+
+            if isinstance(model, QwenModel):  # in tests another model may stand for it
+                return LatentModelReasoner(model, name=name, max_tokens=max_tokens, on_text=on_text)
+        return ModelReasoner(model, name=name, max_tokens=max_tokens, on_text=on_text)
 
     return load
 

@@ -106,8 +106,15 @@ class ModelReasoner:
         """Explain the strongest area as normal variation; see ``Refuter``."""
         return refute(self.model, evidence, pictures(evidence, images))
 
-    def _reply(self, messages: Sequence[Message], evidence: EvidenceBundle, schema: type[DraftReport]) -> ReasonerReply:
-        read = self._read(messages, evidence)
+    def _reply(
+        self,
+        messages: Sequence[Message],
+        evidence: EvidenceBundle,
+        schema: type[DraftReport],
+        first: Generated | None = None,
+    ) -> ReasonerReply:
+        """The reply to a conversation, or to its first answer where there is one already."""
+        read = self._read(messages, evidence, first)
         if isinstance(read, ReasonerReply):
             return read
         verdict = option_scores(read.generated.tokens, read.generated.text, "verdict", VERDICTS)
@@ -124,9 +131,11 @@ class ModelReasoner:
             problems=(*read.problems, *problems),
         )
 
-    def _read(self, messages: Sequence[Message], evidence: EvidenceBundle) -> _Read | ReasonerReply:
+    def _read(
+        self, messages: Sequence[Message], evidence: EvidenceBundle, first: Generated | None
+    ) -> _Read | ReasonerReply:
         """Ask, check, ask once more; what cannot be used twice is REVIEW."""
-        first = self._generate(messages)
+        first = self._generate(messages) if first is None else first
         read = checked(first, evidence)
         usage = {**first.usage, "repaired": False}
         if isinstance(read, str):
