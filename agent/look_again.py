@@ -31,6 +31,23 @@ class Look:
     picture: str
 
 
+def reload_picture(report: InspectionReport, deps: InspectionDeps) -> tuple[LoadedImage, ProductModel | None]:
+    """The picture again, and its product where there is one.
+
+    Raises:
+        InputError: the file is gone or no longer the one that was inspected.
+        ProductError: the product is unknown or damaged.
+    """
+    from ..tools.imaging import load_image
+
+    product = deps.product(report.product)
+    value_range = product.value_range if product else None
+    picture = load_image(report.image, value_range=value_range, max_pixels=deps.settings.max_pixels)
+    if picture.sha256 != report.sha256:
+        raise InputError(f"{report.image} has changed since it was inspected.", hint="Inspect it again.")
+    return picture, product
+
+
 def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[LoadedImage, ProductModel]:
     """The picture and its product again.
 
@@ -38,14 +55,10 @@ def _reload(report: InspectionReport, deps: InspectionDeps) -> tuple[LoadedImage
         InputError: the file is gone or no longer the one that was inspected.
         ProductError: there are no references to look with.
     """
-    from ..tools.imaging import load_image
-
-    product = deps.product(report.product)
-    if product is None:
+    if deps.product(report.product) is None:
         raise ProductError("there are no good references to compare with.")
-    picture = load_image(report.image, value_range=product.value_range, max_pixels=deps.settings.max_pixels)
-    if picture.sha256 != report.sha256:
-        raise InputError(f"{report.image} has changed since it was inspected.", hint="Inspect it again.")
+    picture, product = reload_picture(report, deps)
+    assert product is not None  # noqa: S101  # asked for above
     return picture, product
 
 

@@ -20,7 +20,6 @@ def checkpoint_folder(loaded: LoadedSettings) -> Path:
 
 def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
     from .checkpoint import shared_checkpoint
-    from .qwen import QwenModel
 
     settings = loaded.settings
     checkpoint = shared_checkpoint(
@@ -32,6 +31,8 @@ def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
         max_pixels=settings.vlm_max_pixels,
         adapter=settings.vlm_adapter,
     )
+    from .qwen import QwenModel  # imports torch, whose absence the checkpoint has named by now
+
     return QwenModel(checkpoint)
 
 
