@@ -23,7 +23,7 @@ from ..agent.vision_language.identity import checkpoint_sha256
 from ..agent.vision_language.qwen import QwenModel
 from .answer_loss import answer_losses, teach
 from .card import describe_data, environment, fingerprint_of, write_card
-from .checkpoint import Progress, state_sha256
+from .checkpoint import state_sha256
 from .conversations import Conversation
 from .loop import LoopConfig, fit, seed_everything
 from .retriever_pairs import Source
@@ -34,6 +34,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 DEFAULT_LOOP = LoopConfig(epochs=5, batch=8, learning_rate=2e-4, warm_up=0.03, weight_decay=0.0, patience=0)
 Report = Callable[[str, int, int], None]
 AfterEpoch = Callable[[int], None]
+"""Told how many epochs are done; must be repeatable, since a killed run may end an epoch twice."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class LoraRun:
     alpha: int = 32
     max_pictures: int = 120
     shown: int = 1
+
+
+class Adapter(nn.Module):  # type: ignore[misc]
+    """What is learnt, and how many epochs it has seen; the model's own weights are no part of it.
+
+    Args:
+        matrices: by their names in the model, which they stay in too.
+    """
+
+    def __init__(self, matrices: dict[str, nn.Parameter]) -> None:
+        super().__init__()
+        # a name with a dot would be a path of modules
+        self.matrices = nn.ParameterDict({name.replace(".", "/"): value for name, value in matrices.items()})
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
+
+    def stored(self) -> dict[str, torch.Tensor]:
+        """By the names that PEFT stores them under."""
+        return {stored_name(name.replace("/", ".")): value for name, value in self.matrices.items()}
 
 
 class LoraTask:
@@ -79,14 +98,12 @@ class LoraTask:
         from peft import LoraConfig, inject_adapter_in_model
 
         self.conversations, self.held_out, self.model = conversations, held_out, model
-        self.size, self.after_epoch, self.epochs = len(conversations), after_epoch, 0
+        self.size, self.after_epoch = len(conversations), after_epoch
         self.config = LoraConfig(r=run.rank, lora_alpha=run.alpha, lora_dropout=0.0, target_modules=list(TARGETS))
         network = model.checkpoint.model
         inject_adapter_in_model(self.config, network)  # in place: the model has it from now on
         network.eval()
-        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        # A name with a dot would be a path of modules; and the whole model must not be in every checkpoint.
-        self.module: nn.Module = nn.ParameterDict({name.replace(".", "/"): value for name, value in trained.items()})
+        self.module = Adapter({name: value for name, value in network.named_parameters() if value.requires_grad})
 
     def loss(self, indices: Sequence[int]) -> torch.Tensor:
         """Mean over the conversations of the loss of their answers."""
@@ -101,43 +118,19 @@ class LoraTask:
         """Nothing has to hold."""
 
     def held_out_score(self) -> float | None:
-        """Minus the mean loss on held-out products; None without any."""
-        self.epochs += 1
+        """Minus the mean loss on held-out products; None without any. Called at the end of an epoch."""
+        self.module.epochs += 1
         if self.after_epoch is not None:
-            self.after_epoch(self.epochs)
+            self.after_epoch(int(self.module.epochs))
+        return self.score()
+
+    def score(self) -> float | None:
+        """Minus the mean loss on held-out products; None without any."""
         if not self.held_out:
             return None
         with torch.no_grad():
             parts = [self.losses(self.held_out[i : i + 8]) for i in range(0, len(self.held_out), 8)]
         return -float(torch.cat(parts).mean())
-
-
-def fit_lora(
-    task: LoraTask,
-    run: LoraRun,
-    folder: Path,
-    *,
-    fingerprint: str,
-    resume: bool = False,
-    report: Report | None = None,
-) -> Progress:
-    """Fit an adapter; the task's model ends with the weights of the last epoch.
-
-    Args:
-        task: built after ``seed_everything``.
-        run: see there.
-        folder: where the checkpoint lies.
-        fingerprint: see ``loop.fit``.
-        resume: continue from the folder's checkpoint when there is one.
-        report: told (what, done, in all).
-    """
-
-    def tell(what: str, done: int, total: int) -> None:
-        task.epochs = done // -(-task.size // run.loop.batch)
-        if report:
-            report(what, done, total)
-
-    return fit(task, run.loop, folder, fingerprint=fingerprint, resume=resume, report=tell).progress
 
 
 def train_lora(
@@ -178,17 +171,16 @@ def train_lora(
     seed_everything(run.loop.seed)
     task = LoraTask(conversations, judged_by, model, run)
     with torch.no_grad():
-        before = {} if not judged_by else {"held-out loss, untrained": -float(task.held_out_score() or 0.0)}
-    task.epochs = 0
+        before = {} if not judged_by else {"held-out loss, untrained": -float(task.score() or 0.0)}
     said = [[each.id, each.answer] for each in (*conversations, *judged_by)]
     fingerprint = fingerprint_of(data, asdict(run), model_sha256, said)
-    progress = fit_lora(task, run, folder, fingerprint=fingerprint, resume=resume, report=report)
+    progress = fit(task, run.loop, folder, fingerprint=fingerprint, resume=resume, report=report).progress
     save_adapter(task, folder, model_sha256)
     card = {
         "model": "Flawscope LoRA adapter, for comparison only",
         "backbone": {"name": model.name, "sha256": model_sha256},
         "seed": run.loop.seed,
-        "weights_sha256": state_sha256(task.module.state_dict()),
+        "weights_sha256": state_sha256(task.module.stored()),
         "data": data,
         "metrics": {
             **before,
@@ -219,8 +211,7 @@ def save_adapter(task: LoraTask, folder: Path, model_sha256: str) -> None:
     """
     from safetensors.torch import save_file
 
-    state = {stored_name(name.replace("/", ".")): value for name, value in task.module.state_dict().items()}
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in task.module.stored().items()}
     header = {"format": FORMAT, "model": task.model.name, "model_sha256": model_sha256}
     write_atomically(folder / ADAPTER_FILE, lambda temporary: save_file(plain, temporary, header))
     config = task.config.to_dict()

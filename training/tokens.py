@@ -1,8 +1,8 @@
 """Train the tokenizers of prior tokens (E_c of ADSeeker) against a frozen language model.
 
 A sample is a question about a labelled picture; the loss is that of the answer's tokens, and its gradient reaches the
-tokenizers through the frozen model alone. Half of the prompts also say the evidence in words, as prompts in use do: a
-tokenizer that never stood beside the words would disturb their reading.
+tokenizers through the frozen model alone. Half of the prompts also say the evidence in words and quote pages, as
+prompts in use do: tokens that never stood beside the words would disturb their reading.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from .checkpoint import state_sha256
 from .conversations import pixels
 from .loop import LoopConfig, Trained, fit, seed_everything
 from .picture_evidence import PictureEvidence, Source, look_at_products
-from .questions import PRIOR_TASKS, TASKS, Question, compose_question, picture_questions
+from .questions import PRIOR_TASKS, TASKS, Question, compose_question, knowledge_lines, picture_questions
 
 DEFAULT_LOOP = LoopConfig(epochs=2, batch=8, learning_rate=1e-4, warm_up=0.03, patience=1)
 TOLD_SHARE = 0.5
-"""Prompts that also say the evidence in words."""
+"""Prompts that also say the evidence in words, and quote pages."""
+QUOTED = 4
+"""Pages of the product in such a prompt, drawn: as many as an inspection finds."""
 Report = Callable[[str, int, int], None]
 
 
@@ -60,11 +62,19 @@ class TokensConfig:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """A question, what the expert found in its picture, and whether the prompt says it in words too."""
+    """A question and what its prompt holds.
+
+    Attributes:
+        question: about a picture.
+        evidence: what the expert found in it.
+        told: whether the prompt says it in words too.
+        pages: quoted with the words.
+    """
 
     question: Question
     evidence: PictureEvidence
     told: bool
+    pages: tuple[KnowledgeDocument, ...] = ()
 
     def messages(self, *, tokens: bool = True) -> list[Message]:
         """The prompt.
@@ -73,14 +83,13 @@ class TokenSample:
             tokens: whether it has the place for prior tokens.
         """
         assert self.question.picture is not None  # noqa: S101  # picture_questions gives every question one
-        lines: tuple[str, ...] = ()
-        if self.told:
-            lines = prior_lines(self.evidence.prior, PRIOR_TASKS[self.question.task])
+        task = self.question.task
         return compose_question(
             self.question,
             query=pixels(self.question.picture),
             references=[pixels(path) for path in self.question.references],
-            prior_lines=lines,
+            knowledge_lines=knowledge_lines(task, self.pages) if self.told else (),
+            prior_lines=prior_lines(self.evidence.prior, PRIOR_TASKS[task]) if self.told else (),
             prior_slot=Slot("prior", PRIOR_TOKENS) if tokens else None,
         )
 
@@ -169,17 +178,16 @@ def build_samples(
     tasks = [task for task in TASKS if PRIOR_TASKS[task] != "object"]
     samples = []
     for source in sources:
-        seed = config.loop.seed
-        questions = picture_questions(
+        seed, name = config.loop.seed, source.product.name
+        rng = np.random.default_rng([seed, *name.encode()])
+        own = [page for page in pages if page.product == name]
+        for question in picture_questions(
             source.dataset, source.product, pages, seed=seed, tasks=tasks, references=config.shown
-        )
-        asked = [question for question in questions if question.picture in evidence]
-        told = np.random.default_rng([seed, *source.product.name.encode()]).random(len(asked)) < TOLD_SHARE
-        samples += [
-            TokenSample(question, evidence[question.picture], bool(words))
-            for question, words in zip(asked, told, strict=True)
-            if question.picture is not None
-        ]
+        ):
+            if question.picture not in evidence:
+                continue
+            quoted = tuple(own[int(index)] for index in rng.permutation(len(own))[:QUOTED])
+            samples.append(TokenSample(question, evidence[question.picture], bool(rng.random() < TOLD_SHARE), quoted))
     return samples
 
 
