@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tools import views
+from ..tools.ad_expert.evidence_gate import UNCALIBRATED_WEIGHT
 from ..tools.ad_expert.regions import find_regions
 from ..tools.ad_expert.zero_shot import describe_anchors, stand_out
 from . import evidence as ev
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from .state import InspectionState
 
 Update = dict[str, Any]
-UNCALIBRATED_WEIGHT = 0.5
-"""What a reasoner may give uncalibrated scores at most, 1 being a calibrated measurement."""
 
 
 def localise(features: VisualFeatures, rgb: NDArray[Any], picture: dict[str, Any], deps: InspectionDeps) -> Update:
