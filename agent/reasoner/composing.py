@@ -83,10 +83,11 @@ def compose(
     if bundle.prior_slot is not None and task != "object":
         turn.place(bundle.prior_slot)
     turn.show("query", _labelled(pictures, "query"))
-    turn.show("overlay", _labelled(pictures, "overlay"))
-    for region in bundle.regions:
-        turn.show("crop", _labelled(pictures, f"crop {region.id}"), id=region.id)
-    turn.show("zoom", _labelled(pictures, "zoom"))
+    if task != "object" and (task != "detection" or bundle.admitted):  # as for the lines of the prior
+        turn.show("overlay", _labelled(pictures, "overlay"))
+        for region in bundle.regions:
+            turn.show("crop", _labelled(pictures, f"crop {region.id}"), id=region.id)
+        turn.show("zoom", _labelled(pictures, "zoom"))
     if task == "report":
         turn.say(render(PROMPTS, "question_report"))
     if asked := question or bundle.instruction:

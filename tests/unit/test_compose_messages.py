@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flawscope.agent.reasoner import EvidenceBundle, RetrievedDocument
-from flawscope.agent.reasoner.composing import compose, prior_of
+from flawscope.agent.reasoner.composing import Task, compose, prior_of
 from flawscope.agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from flawscope.agent.vision_language import Message, Picture, Slot
 from flawscope.tools.knowledge.categories import CategoryChoice, CategoryKnowledge
@@ -97,8 +97,8 @@ def test_without_slots_and_pictures_only_words_are_left() -> None:
         ("object", "The part is a plate", "[R1]"),
     ],
 )
-def test_each_task_is_told_its_part_of_the_evidence(task: str, told: str, kept_back: str) -> None:
-    text = written(compose(BUNDLE, (), task=task, question="What is it?"))  # type: ignore[arg-type]
+def test_each_task_is_told_its_part_of_the_evidence(task: Task, told: str, kept_back: str) -> None:
+    text = written(compose(BUNDLE, (), task=task, question="What is it?"))
     assert told in text
     assert kept_back not in text
     assert "> What is it?" in text
@@ -111,6 +111,18 @@ def test_what_was_not_admitted_brings_no_verdict() -> None:
     assert "reports a defect" not in text
     assert "The expert gives no verdict." in text
     assert "[R1]" not in text
+
+
+def test_areas_are_enlarged_where_they_are_told() -> None:
+    def shown(task: Task, admitted: bool) -> list[str]:
+        turn = compose(replace(BUNDLE, admitted=admitted), PICTURES, task=task, question="What?")[1]
+        return [picture.label for picture in turn.pictures]
+
+    plain, all_of_them = ["reference", "reference", "query"], ["overlay", "crop R1", "zoom"]
+    assert shown("detection", admitted=False) == plain
+    assert shown("object", admitted=True) == plain
+    assert shown("detection", admitted=True) == plain + all_of_them
+    assert shown("localisation", admitted=False) == plain + all_of_them
 
 
 def test_letters_of_candidates_depend_on_the_picture_and_not_on_their_rank() -> None:
