@@ -1,0 +1,483 @@
+"""Train the mini checkpoint: Qwen2.5-VL's classes and 12 million weights at most, on a CPU, in less than 45 minutes.
+
+It is a laboratory animal. It has learnt to read: to find in measurements and pages what a question asks and to name
+the option that says the same, and to be unsure where they are. Nobody should inspect parts with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed, multiprocessing, nn
+from torch.nn import functional
+
+from ..agent.errors import ConfigError
+from ..agent.home import write_json_atomically
+from ..agent.settings import LoadedSettings
+from ..benchmarks.datasets import open_dataset
+from ..tools.knowledge.builder import shipped_documents
+from .card import fingerprint_of
+from .checkpoint import Progress, load_checkpoint, save_checkpoint, state_sha256
+from .loop import CHECKPOINT, Report
+from .mini_card import card_of, measure, write_card
+from .mini_cases import real_cases
+from .mini_data import PackMaker, RealCase, chosen, training_texts
+from .mini_model import MiniShape, build_model, build_processor, build_tokenizer
+from .mini_packing import Pack, collate, cosine_rate, read_batch, use_packed_attention
+from .mini_pictures import Gallery, with_made_defects
+from .questions import TASKS, Task
+from .questions.simulated import Simulator
+
+LEAVE_OUT = ("transistor", "textile", "steel_types")
+"""Products that nothing of may be seen, since the mini is tested on them."""
+HOLD_OUT = ("magnetic_tile",)
+"""Products that are not trained on, by which it is judged while it is made."""
+TEXTS = 4000
+BYSTANDERS = 40
+"""Good pictures that stand beside simulated cases, and as many copies with made defects."""
+ORDER: tuple[Task, ...] = (
+    "Defect Analysis",
+    "Object Classification",
+    "Object Analysis",
+    "Defect Description",
+    "Anomaly Detection",
+    "Defect Classification",
+    "Defect Localization",
+)
+HARD: tuple[Task, ...] = ("Defect Description", "Defect Localization", "Defect Analysis", "Defect Classification")
+"""Subtasks that are learnt last."""
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """How the mini is trained; all of it decides the result.
+
+    Attributes:
+        shape: of the model.
+        steps: of the optimiser.
+        packs: prompts of each batch.
+        endings: questions of each prompt.
+        learning_rate: peak.
+        weight_decay: decoupled (AdamW).
+        warm_up: steps.
+        sure_until: share of the steps in which evidence is strong and right; doubt grows over the fifth behind it.
+        shown_from: share of the steps after which simulated prompts may show pictures.
+        real_from: share of the steps after which labelled pictures are asked about.
+        reports_from: share of the steps after which reports are written.
+        option_loss: weight of telling right options from wrong ones before the answer is due.
+        seed: of everything.
+        workers: processes that share each step's batches; their number changes the result by rounding alone.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    shape: MiniShape = MiniShape()  # noqa: RUF009  # frozen
+    steps: int = 1400
+    packs: int = 4
+    endings: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warm_up: int = 60
+    sure_until: float = 0.35
+    shown_from: float = 0.3
+    real_from: float = 0.5
+    reports_from: float = 0.45
+    option_loss: float = 0.5
+    seed: int = 0
+    workers: int = 2
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.packs, self.endings, self.workers, self.checkpoint_every) < 1:
+            raise ConfigError("steps, packs, endings, workers and checkpoint_every must be positive.")
+
+
+class Learner(nn.Module):
+    """The mini with the heads that exist in training alone.
+
+    Attributes:
+        mini: ``Qwen2_5_VLForConditionalGeneration``.
+        judges: one for each of the two layers before the last, which tell right options from wrong ones.
+    """
+
+    def __init__(self, mini: Any, shape: MiniShape) -> None:
+        super().__init__()
+        self.mini = mini
+        self.layers = tuple(layer for layer in (shape.layers - 2, shape.layers - 1) if layer > 0)
+        self.judges = nn.ModuleList(nn.Linear(shape.width, 1) for _ in self.layers)
+
+    def losses(self, packs: Sequence[Pack], gallery: Gallery, pad: int, image: int) -> tuple[torch.Tensor, ...]:
+        """Loss of the answers, loss of the options, and which answers were right, bool (n,)."""
+        batch = collate(packs, pad, image)
+        features = gallery.features(self.mini, dict.fromkeys(key for _, _, key in batch.pictures))
+        *middle, last = read_batch(self.mini, batch, features, self.layers)
+        rows, places, wanted = batch.targets.T
+        logits = self.mini.lm_head(last[rows, places]).float()
+        answers = functional.cross_entropy(logits, wanted)
+        options = torch.zeros(())
+        if len(batch.options):
+            where = (batch.options[:, 0], batch.options[:, 1])
+            for judge, hidden in zip(self.judges, middle, strict=True):
+                said = judge(hidden[where])[:, 0].float()
+                options = options + functional.binary_cross_entropy_with_logits(said, batch.right)
+        return answers, options, logits.argmax(dim=1) == wanted
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every worker needs to know; it can be sent to another process.
+
+    Attributes:
+        config: of the run.
+        folder: where tokenizer and checkpoint lie.
+        simulator: draws cases.
+        cases: labelled pictures to train on.
+        bystanders: pictures that stand beside simulated cases.
+        held_out: labelled pictures to judge by.
+        fingerprint: of data and configuration.
+    """
+
+    config: MiniConfig
+    folder: Path
+    simulator: Simulator
+    cases: tuple[RealCase, ...]
+    bystanders: tuple[str, ...]
+    held_out: tuple[RealCase, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Batchwork:
+    """One batch of a step: of which kind, about which subtask."""
+
+    kind: str
+    task: Task
+
+
+def batches_of(config: MiniConfig, step: int, real: bool) -> list[Batchwork]:
+    """The batches of a step, such that even and odd ones are about as long.
+
+    Every subtask simulated, one of the harder ones twice; a report once those are due, and real pictures likewise.
+    """
+    work = [Batchwork("simulated", task) for task in ORDER]
+    work.append(Batchwork("simulated", HARD[step % len(HARD)]))
+    if step >= config.reports_from * config.steps:
+        work.append(Batchwork("report", "Defect Analysis"))
+    if real and step >= config.real_from * config.steps:
+        work += [Batchwork("real", TASKS[(3 * step + i) % len(TASKS)]) for i in range(2 + len(work) % 2)]
+    return work
+
+
+def doubt_at(config: MiniConfig, step: int) -> float:
+    """Share of simulated cases whose evidence may be weak or wrong: none at first, all from a fifth later on."""
+    return float(np.clip((step / config.steps - config.sure_until) / 0.2, 0.0, 1.0))
+
+
+class Trainer:
+    """One worker's half of the training.
+
+    Args:
+        job: of the run.
+        rank: number of this worker; 0 writes checkpoints.
+        group: whether gradients are shared with other workers.
+    """
+
+    def __init__(self, job: Job, rank: int, *, group: bool) -> None:
+        from transformers import AutoProcessor
+
+        self.job, self.rank, self.group = job, rank, group
+        config = job.config
+        processor = AutoProcessor.from_pretrained(job.folder, local_files_only=True)
+        tokenizer = processor.tokenizer
+        self.gallery = Gallery(processor.image_processor)
+        keys = [*job.bystanders, *(k for case in (*job.cases, *job.held_out) for k in (*case.references, case.picture))]
+        self.gallery.add(dict.fromkeys(keys))
+        self.maker = PackMaker(tokenizer, job.simulator, job.simulator.pages, self.gallery.grids, job.bystanders)
+        self.pad = int(tokenizer.convert_tokens_to_ids("<|endoftext|>"))
+        self.image = int(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        self.learner = Learner(build_model(tokenizer, config.shape, config.seed), config.shape)
+        use_packed_attention(self.learner.mini)
+        matrices = [p for p in self.learner.parameters() if p.ndim > 1]
+        others = [p for p in self.learner.parameters() if p.ndim < 2]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        self.progress = Progress()
+
+    def packs(self, step: int, number: int, work: Batchwork) -> list[Pack]:
+        """A batch's packs; they depend on the seed, the step and the batch's number alone."""
+        config = self.job.config
+        rng = np.random.default_rng([config.seed, step, number])
+        self.job.simulator.doubt = doubt_at(config, step)
+        if work.kind == "real":
+            return chosen(
+                self.job.cases, lambda case: self.maker.real(rng, case, work.task, config.endings), rng, config.packs
+            )
+        shown = 0.5 if step >= config.shown_from * config.steps else 0.0
+        if work.kind == "report":
+            return [self.maker.report(rng, shown) for _ in range(config.packs // 2)]
+        return [self.maker.simulated(rng, work.task, config.endings, shown) for _ in range(config.packs)]
+
+    def step(self) -> dict[str, list[bool]]:
+        """One step of the optimiser; which answers were right, by subtask, in this worker's batches."""
+        config, step = self.job.config, self.progress.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * cosine_rate(step, config.steps, config.warm_up)
+        self.optimiser.zero_grad(set_to_none=False)
+        work = batches_of(config, step, bool(self.job.cases))
+        right: dict[str, list[bool]] = {}
+        for number, each in enumerate(work):
+            if number % config.workers != self.rank and self.group:
+                continue
+            with torch.autocast("cpu", torch.bfloat16):
+                answers, options, good = self.learner.losses(
+                    self.packs(step, number, each), self.gallery, self.pad, self.image
+                )
+            ((answers + config.option_loss * options) / len(work)).backward()
+            self.progress.epoch_loss += float(answers.detach()) / len(work) / config.checkpoint_every
+            right.setdefault(f"{each.kind} {each.task}", []).extend(good.tolist())
+        if self.group:
+            self._share_gradients()
+        nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
+        self.optimiser.step()
+        self.progress.step += 1
+        return right
+
+    def _share_gradients(self) -> None:
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.learner.parameters()]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        distributed.all_reduce(flat)
+        for parameter, piece in zip(
+            self.learner.parameters(), flat.split([grad.numel() for grad in grads]), strict=True
+        ):
+            parameter.grad = piece.view_as(parameter)
+
+    def run(self, *, resume: bool, report: Report | None) -> None:
+        """All steps that are left."""
+        config, path = self.job.config, self.job.folder / CHECKPOINT
+        if resume and path.is_file():
+            self.progress, _ = load_checkpoint(path, self.learner, self.optimiser, self.job.fingerprint)
+        self.learner.train()
+        right: dict[str, list[bool]] = {}
+        began, first = time.monotonic(), self.progress.step
+        while self.progress.step < config.steps:
+            for name, found in self.step().items():
+                right.setdefault(name, []).extend(found)
+            done = self.progress.step
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                self.progress.losses.append(self.progress.epoch_loss)
+                self.progress.epoch_loss = 0.0
+                if self.rank == 0:
+                    save_checkpoint(path, self.learner, self.optimiser, {}, self.progress, self.job.fingerprint)
+                    shares = {name: round(sum(found) / len(found), 3) for name, found in sorted(right.items())}
+                    line = {"step": done, "seconds": round(time.monotonic() - began), "since": first, "right": shares}
+                    with (self.job.folder / "training.jsonl").open("a", encoding="utf-8") as log:
+                        log.write(json.dumps(line) + "\n")
+                right = {}
+            if report:
+                report("training", done, config.steps)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run learns from, as its card tells it.
+
+    Attributes:
+        data: folder of labelled products.
+        train: products that are asked about.
+        hold_out: products that it is judged by.
+        leave_out: products of which nothing is seen, neither pictures nor pages nor their names.
+    """
+
+    data: Path
+    train: tuple[str, ...]
+    hold_out: tuple[str, ...]
+    leave_out: tuple[str, ...]
+
+
+def sources_of(data: Path, hold_out: Sequence[str], leave_out: Sequence[str]) -> Sources:
+    """Split the products of a data set.
+
+    Raises:
+        InputError: the data cannot be read.
+        ConfigError: a name is unknown, or nothing is left to train on.
+    """
+    names = [product.name for product in open_dataset(data).products]
+    if unknown := sorted({*hold_out} - {*names}):
+        raise ConfigError(f"--hold-out {', '.join(unknown)}: no such product.", hint=f"Found: {', '.join(names)}.")
+    train = tuple(name for name in names if name not in (*hold_out, *leave_out))
+    if not train:
+        raise ConfigError("there is no product to train on.")
+    return Sources(data, train, tuple(hold_out), tuple(leave_out))
+
+
+def train_mini(
+    sources: Sources,
+    loaded: LoadedSettings,
+    folder: Path,
+    config: MiniConfig,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Gather evidence, train, measure, write checkpoint and card.
+
+    Args:
+        sources: what to learn from.
+        loaded: settings whose home keeps the evidence; for this alone.
+        folder: of the checkpoint.
+        config: of the run.
+        resume: continue a run that was stopped.
+        report: told (what, done, all).
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: the data cannot be read.
+        WeightsError: the folder's checkpoint belongs to another run.
+        StorageError: the disk refuses.
+    """
+    began = time.monotonic()
+    seen = [page for page in shipped_documents() if page.product not in sources.leave_out]
+    products = (*sources.train, *sources.hold_out)
+    found = real_cases(sources.data, products, loaded, seen, seed=config.seed, progress=report)
+    cases = [case for name in sources.train for case in found[name]]
+    held_out = [case for name in sources.hold_out for case in found[name]]
+    good = list(dict.fromkeys(key for case in cases for key in case.references))[:BYSTANDERS]
+    made = with_made_defects(good, loaded.home.root / "made", config.seed)
+    learnt = [page for page in seen if page.product not in sources.hold_out]
+    simulator = Simulator(learnt, frozenset((*sources.leave_out, *sources.hold_out)))
+    identity = {**identity_of(config), "products": products, "pages": [page.content_hash() for page in seen]}
+    job = prepare(folder, config, simulator, cases, held_out, [*good, *made], fingerprint_of(identity))
+    gathered = time.monotonic() - began
+    trainer = train(job, resume=resume, report=report)
+    trained = time.monotonic() - began - gathered
+    sha256 = save(trainer, {"what": "mini: a laboratory animal that reads evidence", "data": list(products)})
+    card = card_of(trainer, sources, sha256, {"evidence": gathered, "training": trained}, measure(trainer, seen))
+    write_card(folder, card)
+    return card
+
+
+def prepare(
+    folder: Path,
+    config: MiniConfig,
+    simulator: Simulator,
+    cases: Sequence[RealCase],
+    held_out: Sequence[RealCase],
+    bystanders: Sequence[str],
+    fingerprint: str,
+) -> Job:
+    """Train the tokenizer, where the folder has none yet, and write down what workers need.
+
+    Args:
+        folder: of the results.
+        config: of the run.
+        simulator: draws cases.
+        cases: to train on.
+        held_out: to judge by.
+        bystanders: pictures beside simulated cases.
+        fingerprint: of data and configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "processor_config.json").is_file():
+        tokenizer = build_tokenizer(training_texts(simulator, TEXTS, config.seed), config.shape.vocabulary)
+        build_processor(tokenizer).save_pretrained(folder)
+    return Job(config, folder, simulator, tuple(cases), tuple(bystanders), tuple(held_out), fingerprint)
+
+
+def train(job: Job, *, resume: bool = False, report: Report | None = None) -> Trainer:
+    """Train with the job's number of processes.
+
+    Args:
+        job: of `prepare`.
+        resume: continue from the folder's checkpoint when there is one.
+        report: told (what, done, all).
+
+    Returns:
+        The first worker, with the trained model.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two processes of one thread share a step better than one process of two threads
+    try:
+        if job.config.workers == 1:
+            trainer = Trainer(job, 0, group=False)
+            trainer.run(resume=resume, report=report)
+            return trainer
+        with tempfile.TemporaryDirectory() as meeting, _others(job, meeting, resume):
+            _join(meeting, 0, job.config.workers)
+            trainer = Trainer(job, 0, group=True)
+            trainer.run(resume=resume, report=report)
+            return trainer
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _others(job: Job, meeting: str, resume: bool) -> Iterator[None]:
+    """The other workers, ended with this one."""
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_work, args=(job, meeting, rank, resume), daemon=True)
+        for rank in range(1, job.config.workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+
+
+def _work(job: Job, meeting: str, rank: int, resume: bool) -> None:
+    torch.set_num_threads(1)
+    _join(meeting, rank, job.config.workers)
+    Trainer(job, rank, group=True).run(resume=resume, report=None)
+    distributed.destroy_process_group()
+
+
+def _join(meeting: str, rank: int, workers: int) -> None:
+    store = distributed.FileStore(str(Path(meeting) / "meeting"), workers)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers)
+
+
+def save(trainer: Trainer, about: dict[str, Any]) -> str:
+    """Write the checkpoint beside its processor, marked as a laboratory animal.
+
+    Args:
+        trainer: after training.
+        about: what its config says of it.
+
+    Returns:
+        sha256 of the weights.
+    """
+    folder, config = trainer.job.folder, trainer.job.config
+    plain = build_model(trainer.maker.tokenizer, config.shape, config.seed)
+    plain.load_state_dict(trainer.learner.mini.state_dict())
+    plain.save_pretrained(folder)
+    path = folder / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    write_json_atomically(path, {**saved, "flawscope": {"laboratory": True, **about}})
+    return state_sha256(plain.state_dict())
+
+
+def identity_of(config: MiniConfig) -> dict[str, Any]:
+    """The configuration as plain values, for fingerprint and card."""
+    return dataclasses.asdict(config)

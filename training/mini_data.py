@@ -1,0 +1,252 @@
+"""What the mini learns from: packs of questions about made-up cases and labelled pictures with real evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..agent.reasoner.prior_lines import Prior, prior_lines
+from ..agent.vision_language.messages import Message, Picture
+from ..tools.knowledge.categories import CategoryChoice
+from ..tools.knowledge.schema import KnowledgeDocument
+from .mini_packing import Ending, Pack
+from .mini_reports import bundle_of, report_messages, report_text
+from .questions import (
+    LETTERS,
+    PRIOR_TASKS,
+    TASKS,
+    Question,
+    QuestionWriter,
+    Subject,
+    Task,
+    compose_question,
+    question_text,
+)
+from .questions import knowledge_lines as lines_of
+from .questions.simulated import Case, Simulator
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class RealCase:
+    """A labelled picture with the evidence that an inspection gathers about it.
+
+    Attributes:
+        subject: what is true.
+        picture: key of the query among the pictures.
+        references: keys of good pictures of the same product.
+        prior: calibrated and gated; None without references.
+        raw: the same look uncalibrated.
+        pages: retrieved, by way of choosing them.
+        category: the kind of part as predicted.
+        good_pages: pages of good parts of its candidates.
+    """
+
+    subject: Subject
+    picture: str
+    references: tuple[str, ...]
+    prior: Prior | None
+    raw: Prior | None
+    pages: tuple[tuple[KnowledgeDocument, ...], ...]
+    category: CategoryChoice | None
+    good_pages: tuple[KnowledgeDocument, ...]
+
+
+@dataclass
+class PackMaker:
+    """Turns cases into packs for one tokenizer.
+
+    Attributes:
+        tokenizer: of the mini.
+        simulator: draws cases.
+        pages: all pages that real questions draw options from.
+        grids: merged rows and columns of each picture by key.
+        bystanders: keys of pictures that stand in prompts about simulated cases, of which they say nothing.
+    """
+
+    tokenizer: Any
+    simulator: Simulator
+    pages: Sequence[KnowledgeDocument]
+    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+    bystanders: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._writer = QuestionWriter(self.pages)
+        self._closing = self.encode("<|im_end|>\n<|im_start|>assistant\n")
+        self._line_end = self.encode("\n")
+        self._letters = [self.encode(letter)[0] for letter in LETTERS]
+        self._image = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self._around = [self.tokenizer.convert_tokens_to_ids(f"<|vision_{side}|>") for side in ("start", "end")]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def simulated(self, rng: np.random.Generator, task: Task, endings: int, shown: float) -> Pack:
+        """Questions of a subtask about a case that was made up.
+
+        Args:
+            rng: the only source of chance.
+            task: subtask.
+            endings: how many questions.
+            shown: how often a picture, which says nothing about the case, stands in the prompt.
+        """
+        case, questions = self.simulator.questions(rng, task, endings)
+        keys: list[str] = []
+        if self.bystanders and rng.random() < shown:
+            count = int(rng.integers(1, 3))
+            keys = [self.bystanders[int(i)] for i in rng.integers(len(self.bystanders), size=count)]
+        return self._pack(questions, case.knowledge(task), case.prior, keys, f"simulated {task}")
+
+    def real(self, rng: np.random.Generator, case: RealCase, task: Task, endings: int) -> Pack | None:
+        """Questions of a subtask about a labelled picture, told a part of what is known; None where it has none."""
+        found = [self._writer.ask(task, case.subject, rng) for _ in range(endings)]
+        questions = [question for question in found if question is not None]
+        if len(questions) < endings:
+            return None
+        told = rng.random()
+        prior = None if told < 0.2 else case.raw if told < 0.35 else case.prior
+        pages = case.pages[int(rng.integers(len(case.pages)))] if rng.random() < 0.8 else ()
+        knows = bool(pages)
+        lines = lines_of(task, pages, case.category if knows else None, case.good_pages if knows else ())
+        shown = [*case.references[: int(rng.integers(0, 2))], case.picture]
+        return self._pack(questions, lines, prior, shown, f"real {task}")
+
+    def evidence_pack(self, case: RealCase, question: Question, *, told: bool) -> Pack:
+        """One question with calibrated evidence and pages, or with the picture alone; for measuring."""
+        lines = lines_of(question.task, case.pages[0], case.category, case.good_pages) if told else ()
+        return self._pack([question], lines, case.prior if told else None, [case.picture], question.task)
+
+    def _pack(
+        self,
+        questions: Sequence[Question],
+        knowledge: Sequence[str],
+        prior: Prior | None,
+        pictures: Sequence[str],
+        group: str,
+    ) -> Pack:
+        blank = np.zeros((1, 1, 3), np.uint8)
+        messages = compose_question(
+            questions[0],
+            query=blank if pictures else None,
+            references=[blank] * (len(pictures) - 1),
+            knowledge_lines=knowledge,
+            prior_lines=prior_lines(prior, PRIOR_TASKS[questions[0].task]) if prior is not None else (),
+        )
+        ids = self.context(messages, pictures, leave_out=1)
+        endings = tuple(self._ending(question) for question in questions)
+        return Pack(tuple(ids), endings, tuple(pictures), tuple(self.grids[key] for key in pictures), group)
+
+    def report(self, rng: np.random.Generator, shown: float) -> Pack:
+        """A report about a case that was made up, its text the ending.
+
+        Args:
+            rng: the only source of chance.
+            shown: how often pictures stand in the prompt.
+        """
+        while True:
+            case = self.simulator.case(rng, "Anomaly Detection" if rng.random() < 0.5 else "Defect Localization")
+            if case.prior is not None:
+                break
+        bundle = bundle_of(case, rng)
+        keys: list[str] = []
+        if self.bystanders and rng.random() < shown:
+            keys = [self.bystanders[int(i)] for i in rng.integers(len(self.bystanders), size=2)]
+        blank = np.zeros((1, 1, 3), np.uint8)
+        labels = ("reference", "query")[: len(keys)]
+        messages = report_messages(bundle, [Picture(blank, label) for label in labels])
+        ids = self.context(messages, keys)
+        opening = self.encode("<|im_start|>assistant\n")
+        said = [*opening, *self.encode(report_text(bundle)), *self.encode("<|im_end|>")]
+        targets = tuple((place, said[place + 1]) for place in range(len(opening) - 1, len(said) - 1))
+        grids = tuple(self.grids[key] for key in keys)
+        return Pack(tuple(ids), (Ending(tuple(said), targets),), tuple(keys), grids, "report")
+
+    def context(self, messages: Sequence[Message], pictures: Sequence[str], leave_out: int = 0) -> list[int]:
+        """Tokens of a conversation up to its last ``leave_out`` parts, with a place for each merged feature."""
+        ids: list[int] = []
+        left = list(pictures)
+        for message in messages:
+            text = f"<|im_start|>{message.role}\n"
+            last = message is messages[-1]
+            for part in message.parts[: len(message.parts) - (leave_out if last else 0)]:
+                if isinstance(part, Picture):
+                    rows, columns = self.grids[left.pop(0)]
+                    ids += self.encode(text)
+                    ids += [self._around[0], *[self._image] * (rows * columns), self._around[1]]
+                    text = ""
+                elif isinstance(part, str):
+                    text += part
+            ids += self.encode(text if last and leave_out else f"{text}<|im_end|>\n")
+        return ids
+
+    def _ending(self, question: Question) -> Ending:
+        """A question, its options and where the letter is to be said."""
+        ids: list[int] = []
+        options: list[tuple[int, bool]] = []
+        lines = question_text(question).split("\n")
+        for number, line in enumerate(lines):
+            ids += self.encode(line)
+            if number:
+                options.append((len(ids) - 1, question.letters[number - 1] == question.answer))
+            if number < len(lines) - 1:
+                ids += self._line_end
+        ids += self._closing
+        answer = self._letters[LETTERS.index(question.answer)]
+        return Ending(tuple(ids), ((len(ids) - 1, answer),), tuple(options))
+
+
+def training_texts(simulator: Simulator, count: int, seed: int) -> Iterator[str]:
+    """Prompts and pages that the tokenizer learns its words from.
+
+    Args:
+        simulator: whose cases and pages.
+        count: prompts.
+        seed: of the cases.
+    """
+    for index in range(count):
+        task = TASKS[index % len(TASKS)]
+        case, questions = simulator.questions(np.random.default_rng([seed, index]), task, 1)
+        prior = prior_lines(case.prior, PRIOR_TASKS[task]) if case.prior is not None else ()
+        messages = compose_question(questions[0], knowledge_lines=case.knowledge(task), prior_lines=prior)
+        yield "".join(part for part in messages[0].parts if isinstance(part, str))
+        if index % 10 == 0 and case.prior is not None:
+            bundle = bundle_of(case, np.random.default_rng([seed, index]))
+            turns = report_messages(bundle, ())
+            yield "".join(part for turn in turns for part in turn.parts if isinstance(part, str))
+            yield report_text(bundle)
+    for page in simulator.pages:
+        said = (page.description, page.appearance, page.normal_traits, page.action, *page.likely_causes)
+        yield " ".join((*said, *page.consequences))
+
+
+def chosen(
+    cases: Sequence[RealCase], make: Callable[[RealCase], Pack | None], rng: np.random.Generator, count: int
+) -> list[Pack]:
+    """Packs of randomly chosen cases; those that have no answer are passed over.
+
+    Raises:
+        ValueError: hardly any case has one.
+    """
+    found: list[Pack] = []
+    for _ in range(50 * count):
+        pack = make(cases[int(rng.integers(len(cases)))])
+        if pack is not None:
+            found.append(pack)
+        if len(found) == count:
+            return found
+    raise ValueError("hardly any of the cases has an answer")
+
+
+def picture_files(cases: Sequence[RealCase]) -> tuple[Path, ...]:
+    """Every picture of some cases, once."""
+    return tuple(Path(key) for key in dict.fromkeys(k for case in cases for k in (*case.references, case.picture)))
+
+
+__all__ = ["Case", "PackMaker", "RealCase", "chosen", "picture_files", "training_texts"]
