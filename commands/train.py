@@ -10,6 +10,7 @@ import typer
 from ..agent.errors import ConfigError
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
 from .train_data import labelled_sources, require_torch, split_products
+from .train_mini import train_mini
 from .train_vlm import train_lora, train_tokens
 
 app = typer.Typer(help="Train weights of your own on a frozen backbone.", no_args_is_help=True)
@@ -127,3 +128,4 @@ def train_retriever(
 
 app.command("tokens")(train_tokens)
 app.command("lora")(train_lora)
+app.command("mini")(train_mini)
