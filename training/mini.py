@@ -47,9 +47,9 @@ BYSTANDERS = 40
 """Good pictures that stand beside simulated cases, and as many copies with made defects."""
 ORDER: tuple[Task, ...] = (
     "Defect Analysis",
-    "Object Classification",
     "Object Analysis",
     "Defect Description",
+    "Object Classification",
     "Anomaly Detection",
     "Defect Classification",
     "Defect Localization",
@@ -81,13 +81,13 @@ class MiniConfig:
     """
 
     shape: MiniShape = MiniShape()  # noqa: RUF009  # frozen
-    steps: int = 1400
-    packs: int = 4
-    endings: int = 4
+    steps: int = 900
+    packs: int = 3
+    endings: int = 5
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warm_up: int = 60
-    sure_until: float = 0.35
+    sure_until: float = 0.3
     shown_from: float = 0.3
     real_from: float = 0.5
     reports_from: float = 0.45
@@ -226,7 +226,7 @@ class Trainer:
             )
         shown = 0.5 if step >= config.shown_from * config.steps else 0.0
         if work.kind == "report":
-            return [self.maker.report(rng, shown) for _ in range(config.packs // 2)]
+            return [self.maker.report(rng, shown) for _ in range((config.packs + 1) // 2)]
         return [self.maker.simulated(rng, work.task, config.endings, shown) for _ in range(config.packs)]
 
     def step(self) -> dict[str, list[bool]]:
