@@ -198,6 +198,7 @@ class Inspector:
         references: good pictures to compare with instead of an enrolled product.
         progress: called with (what, done, total) during long work.
         checkpointer: any LangGraph checkpointer; needed only to interrupt for a person and to resume.
+        on_text: sees a model's answers grow, piece by piece.
     """
 
     def __init__(
@@ -207,10 +208,12 @@ class Inspector:
         references: Sequence[str | Path] = (),
         progress: Progress | None = None,
         checkpointer: Any = None,
+        on_text: OnText | None = None,
     ) -> None:
         loaded = settings or load_settings()
         artifacts = ArtifactStore(loaded.home.artifacts if checkpointer is not None else None)
         self.deps = InspectionDeps(loaded, artifacts, progress, tuple(str(path) for path in references))
+        self.deps.on_text = on_text
         self._checkpointer = checkpointer
         if loaded.settings.ask_human and checkpointer is None:
             raise ConfigError("asking a person needs a checkpointer, or the question could never be answered.")

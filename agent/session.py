@@ -20,6 +20,7 @@ from .settings import LoadedSettings
 
 if TYPE_CHECKING:
     from .conversation import Conversation
+    from .vision_language import OnText
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
@@ -67,6 +68,7 @@ def inspect_all(
     progress: Progress | None,
     on_step: Callable[[str], None],
     instruction: str = "",
+    on_text: OnText | None = None,
 ) -> Iterator[InspectionReport]:
     """Inspect pictures in the order given; each report is yielded (and its files written) before the next begins.
 
@@ -81,6 +83,7 @@ def inspect_all(
         progress: told about building and fitting.
         on_step: told each step's name as it ends.
         instruction: what is asked.
+        on_text: sees a model's answers grow, piece by piece.
 
     Raises:
         FlawscopeError: nothing can be inspected, or the files of a picture cannot be written.
@@ -89,7 +92,8 @@ def inspect_all(
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
     names = distinct_names(images)
-    with Inspector(loaded, references=[str(path) for path in references], progress=progress) as inspector:
+    given = [str(path) for path in references]
+    with Inspector(loaded, references=given, progress=progress, on_text=on_text) as inspector:
         inspector.prepare(product)
         for number, image in enumerate(images):
             for kind, payload in inspector.stream(image, product=product, instruction=instruction):

@@ -88,6 +88,8 @@ def _rows(report: InspectionReport) -> list[tuple[str, str]]:
     ]
     rows.append(("documents", " · ".join(documents)))
     rows += [("knowledge", f"{item.text} [{item.id}]") for item in report.evidence if item.kind == "knowledge"]
+    problems = [str(problem) for problem in report.provenance.get("problems", [])]
+    rows += [("left out", problem) for problem in problems if problem not in report.verdict_reason]
     rows += [(name, path) for name, path in report.artifacts.items()]
     return [(label, text) for label, text in rows if text]
 
@@ -97,6 +99,44 @@ def certainty_in_words(report: InspectionReport) -> str:
     if report.uncertainty.p_correct is not None:
         return f"such answers are right with a probability of {report.uncertainty.p_correct:.2f}"
     return "uncalibrated" if report.uncertainty.parts else ""
+
+
+class StatusLine:
+    """What is being done, on one line of a terminal that is written over; a model's answer runs through it as it grows.
+
+    Args:
+        console: of standard error.
+        hidden: say nothing.
+    """
+
+    def __init__(self, console: Console, *, hidden: bool) -> None:
+        self._console = console
+        self._silent = hidden or not console.is_terminal
+        self._width = max(20, min(100, console.width - 4))
+        self._step, self._answer = "", ""
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def step(self, name: str) -> None:
+        """A step ended; its name as the graph calls it."""
+        self._step, self._answer = STEP_NAMES.get(name, name), ""
+        self._show(self._step)
+
+    def text(self, piece: str) -> None:
+        """A further piece of a model's answer: its end is shown, without anything that could steer the terminal."""
+        self._answer = (self._answer + piece)[-4 * self._width :]
+        self._show(clean_line(self._answer)[-self._width :])
+
+    def _show(self, text: str) -> None:
+        if not self._silent:
+            from rich.text import Text
+
+            self._console.print(Text(f"· {text[: self._width]:<{self._width}}", style="dim"), end="\r")
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._silent:  # an error's line must not begin in the middle of this one
+            self._console.print(" " * (self._width + 2), end="\r")
 
 
 _CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute"})

@@ -21,7 +21,6 @@ from .shared import (
     print_error,
     print_line,
     settings,
-    status,
 )
 
 if TYPE_CHECKING:
@@ -59,14 +58,14 @@ def inspect(
     paths, references = expand(images, except_in=out), expand(reference or [])
     talk = not (no_chat or as_json or ask) and len(paths) == 1 and sys.stdin.isatty() and sys.stdout.isatty()
     from ..agent.session import inspect_all
-    from ..agent.terminal import STEP_NAMES, ProgressBar, print_report, print_summary
+    from ..agent.terminal import ProgressBar, StatusLine, print_report, print_summary
 
     console, errors = make_console(), make_console(stderr=True)
     reports: list[InspectionReport] = []
     try:
-        with ProgressBar(errors) as progress, status(errors, hidden=as_json) as say:
-            on_step = lambda step: say(STEP_NAMES.get(step, step))  # noqa: E731
-            for report in inspect_all(loaded, paths, product, references, out, progress, on_step, ask):
+        with ProgressBar(errors) as progress, StatusLine(errors, hidden=as_json) as line:
+            given = (loaded, paths, product, references, out, progress, line.step, ask)
+            for report in inspect_all(*given, on_text=line.text):
                 reports.append(report)
                 if as_json:
                     print_line(report.model_dump_json())
@@ -152,3 +151,8 @@ def _print_answer(console: Any, conversation: Conversation, question: str) -> No
     console.print(Text(clean(answer.text) + cites))
     if answer.picture:
         console.print(Text(f"picture: {clean_line(answer.picture)}", style="dim"), soft_wrap=True)
+    for call in answer.calls:
+        failed = " (failed)" if call["failed"] else ""
+        console.print(Text(f"tool: {clean_line(call['tool'])}{failed}", style="dim"), soft_wrap=True)
+    for problem in answer.problems:
+        console.print(Text(f"left out: {clean_line(problem)}", style="dim"), soft_wrap=True)

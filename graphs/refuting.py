@@ -14,7 +14,7 @@ from ..agent.reasoner.base import Refutation
 from ..agent.reasoner.evidence import number
 from ..agent.schemas import Evidence
 
-LOG_ODDS = math.log(2.0)
+ODDS = 2.0
 EVEN = 0.5
 EVIDENCE_ID = "F1"
 
@@ -32,8 +32,8 @@ def moved(probability: float, defect: float | None, mass: float | None) -> float
     """
     if defect is None or mass is None or probability in (0.0, EVEN, 1.0):
         return probability
-    odds = math.log(probability / (1.0 - probability)) + LOG_ODDS * mass * (2.0 * defect - 1.0)
-    after = 1.0 / (1.0 + math.exp(-odds))
+    factor = ODDS ** (mass * (2.0 * defect - 1.0))
+    after = probability * factor / (probability * factor + 1.0 - probability)
     return max(after, EVEN) if probability > EVEN else min(after, math.nextafter(EVEN, 0.0))
 
 

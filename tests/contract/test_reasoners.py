@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from flawscope.agent.errors import ConfigError
 from flawscope.agent.reasoner import REASONERS, DraftReport, EvidenceBundle, Reasoner, load_reasoner
 from flawscope.agent.schemas import Evidence, Region, Verdict
 from flawscope.agent.settings import load_settings
 from flawscope.agent.verifier import verify
+from flawscope.agent.vision_language import Generated, LetterAnswer, Message
+from flawscope.agent.vision_language.loading import MODELS
 
 NOTHING = EvidenceBundle(product=None, image_score=None, threshold=None, probability=None, calibrated=False)
 FULL = EvidenceBundle(
@@ -18,6 +25,7 @@ FULL = EvidenceBundle(
     threshold=2.0,
     probability=0.9,
     calibrated=True,
+    percentile=0.99,
     regions=(Region(id="R1", box=(1, 2, 30, 40), area_px=200, peak=0.8, place="upper left"),),
     items=(
         Evidence(id="M1", kind="measurement", text="", values={"score": 3.0, "threshold": 2.0}),
@@ -26,10 +34,42 @@ FULL = EvidenceBundle(
 )
 
 
-@pytest.fixture(params=["evidence"])
-def reasoner(request: pytest.FixtureRequest) -> Reasoner:
-    """Those that need no server and no weights."""
+class Composed:
+    """A model that reads the score out of its prompt and answers as it was told to."""
+
+    name = "composed"
+
+    def generate(self, messages: Sequence[Message], **_: Any) -> Generated:
+        found = re.search(r"Score ([\d.]+), alarm from ([\d.]+)", messages[-1].text)
+        if found is None:
+            said: dict[str, Any] = {"verdict": "REVIEW", "defect_type": "none", "region": "none", "sentences": []}
+        else:
+            verdict = "NG" if float(found[1]) >= float(found[2]) else "OK"
+            text = "The score is above the alarm threshold." if verdict == "NG" else "The score is below the threshold."
+            sentence = {"about": "verdict", "text": text, "cites": ["M1"]}
+            said = {"verdict": verdict, "defect_type": "none", "region": "none", "sentences": [sentence]}
+        return Generated(json.dumps(said), None, "stop")
+
+    def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
+        return LetterAnswer(letters[0], None, None, letters[0])
+
+
+@pytest.fixture(params=sorted(REASONERS))
+def reasoner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Reasoner:
+    """Each of the registry; in the place of weights and servers stands a model that can read."""
+    for name in MODELS:
+        monkeypatch.setitem(MODELS, name, lambda loaded: Composed())
     return load_reasoner(load_settings({"reasoner": request.param}))
+
+
+def test_every_model_is_a_reasoner() -> None:
+    assert set(MODELS) == set(REASONERS) - {"evidence"}
+
+
+def test_vectors_are_refused_where_they_cannot_be_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "openai_api", lambda loaded: Composed())
+    with pytest.raises(ConfigError, match="needs a model in this process"):
+        load_reasoner(load_settings({"reasoner": "openai_api", "latent": True}))
 
 
 def test_it_is_one_and_knows_its_name(reasoner: Reasoner) -> None:

@@ -1,0 +1,116 @@
+"""The random tiny checkpoint behind ``inspect``: the whole way from the command line to a report, and back out of it.
+
+Its words mean nothing, so that what is tested is the form: answers held to it, all of them cut by the verifier, REVIEW
+with the reason, numbers that are numbers, and a product whose verdicts are as safe as without a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Plant
+
+from flawscope.agent.doctor import examine
+from flawscope.agent.errors import WeightsError
+from flawscope.agent.inspector import Inspector
+from flawscope.agent.reasoner.base import LatentReasoner
+from flawscope.agent.reasoner.model_reasoner import ModelReasoner
+from flawscope.agent.schemas import InspectionReport, Verdict
+from flawscope.agent.settings import LoadedSettings
+from tests.tiny_vlm import build_tiny_checkpoint
+
+CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def loaded(plant: Plant, checkpoint: Path, **flags: object) -> LoadedSettings:
+    given = {"reasoner": "qwen_vl", "vlm_weights": checkpoint, "vlm_device": "cpu", "vlm_max_tokens": 192}
+    return plant.loaded(**{**given, "max_actions": 0, **flags})
+
+
+def test_a_profile_with_the_checkpoint_inspects_from_the_command_line(
+    plant: Plant, checkpoint: Path, tmp_path: Path
+) -> None:
+    profile = tmp_path / "tiny.toml"
+    profile.write_text(
+        'backbone = "patch-statistics"\nstore = "memory"\nfalse_alarm = 0.15\nreasoner = "qwen_vl"\n'
+        f'vlm_weights = "{checkpoint}"\nvlm_max_tokens = 128\nmax_actions = 1\n'
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FLAWSCOPE_")}
+    environment |= {"FLAWSCOPE_HOME": str(plant.home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(CHEAP_CLI), "inspect", str(plant.square), str(plant.new_good)]
+    command += ["--product", "plate", "--profile", str(profile), "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.stderr == ""
+    reports = [InspectionReport.model_validate_json(line) for line in done.stdout.splitlines()]
+    assert len(reports) == 2
+    assert done.returncode in (1, 3)
+    for report in reports:
+        assert report.error is None
+        assert report.provenance["reasoner"] == "qwen_vl"
+        assert report.uncertainty.parts["expert"] is None or report.uncertainty.entropy is not None
+        json.dumps(report.model_dump(mode="json"), allow_nan=False)
+    assert reports[0].verdict is not Verdict.OK
+    assert reports[1].verdict is not Verdict.NG
+
+
+def test_answers_come_through_the_grammar_and_the_entropy_from_raw_tokens(plant: Plant, checkpoint: Path) -> None:
+    pieces: list[str] = []
+    with Inspector(loaded(plant, checkpoint, vlm_max_tokens=1024), on_text=pieces.append) as inspector:
+        inspector.prepare("plate")
+        report = inspector.inspect(plant.square, product="plate")
+        again = inspector.inspect(plant.square, product="plate")
+        assert isinstance(inspector.deps.reasoner, ModelReasoner)
+        assert not isinstance(inspector.deps.reasoner, LatentReasoner)
+    assert report.error is None
+    assert "".join(pieces).startswith('{"verdict": "')
+    assert report.uncertainty.parts == again.uncertainty.parts  # deterministic
+    if not report.provenance["answer"]["usage"]["repaired"]:
+        assert report.uncertainty.parts["mass"] is not None
+        assert report.uncertainty.parts["mass"] < 0.5  # the grammar forced what random weights did not want
+        assert report.uncertainty.entropy is not None
+        assert report.uncertainty.entropy > 0.5
+    assert report.verdict is not Verdict.OK
+
+
+def test_thinking_ends_too(plant: Plant, checkpoint: Path) -> None:
+    settings = loaded(plant, checkpoint, latent=True, actions=("latent",), max_actions=1, vlm_max_tokens=64)
+    with Inspector(settings) as inspector:
+        assert isinstance(inspector.deps.reasoner, LatentReasoner)
+        report = inspector.inspect(plant.square, product="plate")
+    assert report.error is None
+    assert [step.action for step in report.trace].count("latent") == 1
+    assert "latent" in report.provenance["answer"]["usage"]
+    assert report.verdict is not Verdict.OK
+
+
+def test_one_checkpoint_is_in_memory_once(plant: Plant, checkpoint: Path) -> None:
+    with Inspector(loaded(plant, checkpoint)) as one, Inspector(loaded(plant, checkpoint)) as other:
+        assert one.deps.reasoner.model.checkpoint is other.deps.reasoner.model.checkpoint  # type: ignore[attr-defined]
+
+
+def test_the_doctor_says_which_checkpoint_and_what_to_do_without_one(plant: Plant, checkpoint: Path) -> None:
+    (found,) = [line for line in examine(loaded(plant, checkpoint)) if line.what == "reasoner"]
+    assert found.state == "ok"
+    assert str(checkpoint) in found.detail
+    assert "laboratory" in found.detail
+    (absent,) = [line for line in examine(loaded(plant, checkpoint, vlm_weights=None)) if line.what == "reasoner"]
+    assert (absent.state, absent.exit_code) == ("broken", WeightsError.exit_code)
+    assert "models pull" in absent.detail
+
+
+def test_weights_that_are_absent_are_said_before_the_first_picture(plant: Plant, tmp_path: Path) -> None:
+    with (
+        Inspector(loaded(plant, tmp_path / "nothing")) as inspector,
+        pytest.raises(WeightsError, match=r"no Qwen2\.5-VL checkpoint"),
+    ):
+        inspector.prepare("plate")
