@@ -144,7 +144,7 @@ class Simulator:
                 posterior, kind, pages = self._type_evidence(types, base, rng, sure, mode="pages")
         elif not calibrated and task == "Anomaly Detection":
             defective = bool(rng.random() < 0.5)
-        true = self._true_page(posterior, kind, pages, base, rng)
+        true = self._true_page(posterior, kind, pages, base, rng, 1.0 if sure else TRUST)
         if not sure and rng.random() < 0.08:
             pages = []
         others = [self._page(self._product_name(rng), self._type_names(rng, 1)[0], rng) for _ in range(3)]
@@ -196,6 +196,7 @@ class Simulator:
         pages: list[KnowledgeDocument],
         base: list[KnowledgeDocument],
         rng: np.random.Generator,
+        trust: float,
     ) -> KnowledgeDocument:
         """What is true, drawn from what the evidence says."""
         if kind == "posterior" and any(name != UNKNOWN for name, _ in posterior):
@@ -204,7 +205,7 @@ class Simulator:
             even = len(named) > 1 and named[0][1] - named[-1][1] < EVEN * told
             draw, total = rng.random(), 0.0
             for rank, (name, share) in enumerate(named):
-                total += FIRST_TYPES[min(rank, 2)] if even else share / told * TRUST + (1.0 - TRUST) / len(base)
+                total += FIRST_TYPES[min(rank, 2)] if even else share / told * trust + (1.0 - trust) / len(base)
                 if draw < total:
                     return next(page for page in base if page.defect_type == name)
         if kind == "pages":
