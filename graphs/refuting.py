@@ -34,7 +34,8 @@ def moved(probability: float, defect: float | None, mass: float | None) -> float
         return probability
     factor = ODDS ** (mass * (2.0 * defect - 1.0))
     after = probability * factor / (probability * factor + 1.0 - probability)
-    return max(after, EVEN) if probability > EVEN else min(after, math.nextafter(EVEN, 0.0))
+    low, high = (EVEN, 1.0) if probability > EVEN else (0.0, math.nextafter(EVEN, 0.0))
+    return min(high, max(low, after))
 
 
 def as_state(tried: Refutation) -> dict[str, Any]:

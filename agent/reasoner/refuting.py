@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...prompts import render
-from ..vision_language import LetterAnswer, Message, Picture, VisionLanguageModel
+from ..vision_language import LetterAnswer, Message, Part, Picture, VisionLanguageModel
 from .base import EvidenceBundle, Refutation
 
 EXPLANATION_TOKENS = 120
@@ -31,7 +31,7 @@ def refute(model: VisionLanguageModel, evidence: EvidenceBundle, pictures: Seque
 
     region = evidence.regions[0]
     question = render("answer", "refute", id=region.id, place=region.place, box=list(region.box))
-    opening = Message("user", (*pictures, question))
+    opening = Message("user", (*_shown(pictures, region.id), question))
     said = plain_text(model.generate([opening], max_tokens=EXPLANATION_TOKENS).text)[:SHOWN_LETTERS]
     so_far = (opening, Message("assistant", (said or "Nothing explains it.",)))
     first = _choose(model, so_far, normal="A", defect="B")
@@ -40,6 +40,17 @@ def refute(model: VisionLanguageModel, evidence: EvidenceBundle, pictures: Seque
         return Refutation(region.id, said, None, None)
     defect = 0.5 * (first.probabilities["B"] + second.probabilities["A"])
     return Refutation(region.id, said, defect, 0.5 * (first.mass + second.mass))
+
+
+def _shown(pictures: Sequence[Picture], region_id: str) -> list[Part]:
+    """Good parts, the part, and the area enlarged, each after a line that says so."""
+    parts: list[Part] = []
+    for label, section in (("reference", "references"), ("query", "query"), (f"crop {region_id}", "crop")):
+        shown = [picture for picture in pictures if picture.label == label]
+        if shown:
+            named = {"id": region_id} if section == "crop" else {}
+            parts += [f"{render('inspect', section, **named)}\n", *shown, "\n"]
+    return parts
 
 
 def _choose(model: VisionLanguageModel, so_far: Sequence[Message], *, normal: str, defect: str) -> LetterAnswer:
