@@ -350,6 +350,7 @@ def test_random_tokens_must_not_earn_as_much(model: QwenModel) -> None:
 def test_what_made_anomalies_of_good_parts_is_not_run(model: QwenModel) -> None:
     outcome = think(model, question(), LETTERS, settings=EAGER, normals=NormalImages(100, 3, 9))
     assert (outcome.final, outcome.guards, outcome.steps) == (outcome.base, {"G5": False}, ())
+    assert outcome.uncertainty == outcome.base.entropy
     assert think(model, question(), LETTERS, settings=EAGER, normals=NormalImages(100, 3, 4)).steps
 
 

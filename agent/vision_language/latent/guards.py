@@ -7,6 +7,7 @@ that entropy below a floor earns nothing, is part of the reward.
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -97,8 +98,9 @@ def beats_random(best: Best, search: Search, settings: LatentSettings) -> bool:
 
 def is_sampled(prompt: LatentPrompt, settings: LatentSettings) -> bool:
     """Whether G4 is asked of this question: a share of all, the same each time for the same question and seed."""
-    ids = prompt.encoded.input_ids[0].tolist()
-    return random.Random(f"{settings.seed} {ids}").random() < settings.dummy_check_share  # noqa: S311  # no secret
+    shown = [zlib.crc32(picture.rgb.tobytes()) for message in prompt.messages for picture in message.pictures]
+    key = f"{settings.seed} {shown} {prompt.encoded.input_ids[0].tolist()}"
+    return random.Random(key).random() < settings.dummy_check_share  # noqa: S311  # no secret
 
 
 def thought_of(best: Best, settings: LatentSettings) -> Thought:

@@ -237,7 +237,7 @@ class _Thinking:
         unsure, search, prompt = self.base.entropy, self.search, self.prompt
         if unsure is None:
             raise RuntimeError("a local model scores its options")
-        refused = final is None and bool(guards)
+        refused = final is None and proposal is not None
         best = None if search is None else search.best
         grid = None if prompt is None else prompt.grid
         patches = () if best is None else best.patches
