@@ -22,10 +22,11 @@ def models_list(
     home: HomeOption = None, as_json: Annotated[bool, typer.Option("--json", help="One set a line.")] = False
 ) -> None:
     """List the weights the project can use: purpose, size, licence, sha256, and whether they are here."""
-    from ..tools.weights import CATALOGUE
+    from ..tools.weights import CATALOGUE, local_checkpoints
 
     models = settings(home=home).home.models
-    rows = [(weights, _presence(weights, models)) for weights in CATALOGUE.values()]
+    known = {**CATALOGUE, **local_checkpoints(models)}
+    rows = [(weights, _presence(weights, models)) for weights in known.values()]
     if as_json:
         import json
 
@@ -62,10 +63,14 @@ def models_verify(
     home: HomeOption = None,
 ) -> None:
     """Hash the weights that are here and compare with the published sha256. Exit code 9 when one is damaged."""
-    from ..tools.weights import CATALOGUE, check_files, find_weights
+    from ..tools.weights import CATALOGUE, check_files, find_weights, local_checkpoints
 
     models = settings(home=home).home.models
-    chosen = [find_weights(name)] if name is not None else list(CATALOGUE.values())
+    ours = local_checkpoints(models)
+    if name is not None:
+        chosen = [ours[name] if name in ours else find_weights(name)]
+    else:
+        chosen = [*CATALOGUE.values(), *ours.values()]
     bad = []
     for weights in chosen:
         if name is None and _presence(weights, models) == "no":

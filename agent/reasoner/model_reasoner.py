@@ -229,8 +229,6 @@ def as_draft(
             problems.append(f"a sentence about the {sentence.about.replace('_', ' ')} cites nothing")
         elif text:
             claims.append(Claim(field=sentence.about, text=text, evidence_ids=tuple(dict.fromkeys(sentence.cites))))
-    if answer.region != NO_REGION and not any(claim.field == "location" for claim in claims):
-        problems.append(f"the answer names {answer.region}, but does not say where it is")
     draft = schema(verdict=answer.verdict, defect_type=_defect_type(answer, evidence), claims=tuple(claims))
     return draft, tuple(problems)
 

@@ -77,3 +77,29 @@ def test_verify_finds_damage_and_absence(cli: Any, local: Weights) -> None:
 def test_the_paper_profile_without_weights_is_one_line(cli: Any) -> None:
     result = cli("inspect", cli.plant.square, "--profile", "paper", FLAWSCOPE_BACKBONE="")
     result.refused(9, "ViT-L-14-336px.pt", "flawscope models pull clip-vit-l-14-336-openai", str(cli.home / "models"))
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "llama"}', '{"model_type": "qwen2_5_vl"}'])
+def test_checkpoints_of_ones_own_are_listed_and_hashed_and_nothing_else_is(cli: Any, config: str) -> None:
+    folder = cli.home / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config)
+    (folder / "model.safetensors").write_bytes(b"x" * 2_000_000)
+    rows = {row["name"]: row for row in map(json.loads, cli("models", "list", "--json").out.splitlines())}
+    if "qwen2_5_vl" not in config:
+        assert set(rows) == set(CATALOGUE)
+        cli("models", "verify", "mine").refused(2, "unknown weights")
+        return
+    assert (rows["mine"]["here"], rows["mine"]["purpose"], rows["mine"]["size_mb"]) == ("yes", "reasoner", 2)
+    for command in (("verify", "mine"), ("verify",)):
+        result = cli("models", *command)
+        assert (result.code, result.err) == (0, "")
+        assert f"unverified {hashlib.sha256(b'x' * 2_000_000).hexdigest()} {folder / 'model.safetensors'}" in result.out
+
+
+def test_a_laboratory_animal_is_called_one(cli: Any) -> None:
+    folder = cli.home / "models" / "mini"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl", "flawscope": {"laboratory": true}}')
+    rows = {row["name"]: row for row in map(json.loads, cli("models", "list", "--json").out.splitlines())}
+    assert rows["mini"]["purpose"] == "reasoner (laboratory animal)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .catalogue import CATALOGUE, Weights, WeightsFile, clip_weights_for, find_weights, published_by_sha256
 from .files import FileState, check_files, sha256_of
+from .local import local_checkpoints
 from .pull import pull
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "check_files",
     "clip_weights_for",
     "find_weights",
+    "local_checkpoints",
     "published_by_sha256",
     "pull",
     "sha256_of",
