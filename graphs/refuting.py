@@ -32,7 +32,7 @@ def moved(probability: float, defect: float | None, mass: float | None) -> float
     """
     if defect is None or mass is None or probability in (0.0, EVEN, 1.0):
         return probability
-    factor = ODDS ** (mass * (2.0 * defect - 1.0))
+    factor: float = ODDS ** (mass * (2.0 * defect - 1.0))
     after = probability * factor / (probability * factor + 1.0 - probability)
     low, high = (EVEN, 1.0) if probability > EVEN else (0.0, math.nextafter(EVEN, 0.0))
     return min(high, max(low, after))
