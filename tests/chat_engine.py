@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from chat_server import answers, events, refuses, send
+from chat_server import Act, answers, events, refuses, send
 
 Tops = tuple[tuple[str, float], ...]
 
@@ -26,6 +26,8 @@ class Engine:
         pictures: status of its answer to pictures.
         streams: whether it streams; None when it refuses to.
         refused: parameters that it refuses.
+        masked: whether probabilities in a form are those that the form leaves.
+        apart: whether it refuses to give probabilities in a form.
     """
 
     text: str = "Red."
@@ -36,6 +38,8 @@ class Engine:
     pictures: int = 200
     streams: bool | None = True
     refused: frozenset[str] = field(default_factory=frozenset)
+    masked: bool = False
+    apart: bool = False
 
     def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         """Answer one request."""
@@ -45,6 +49,8 @@ class Engine:
             send(handler, self.pictures, b'{"error": "text only"}')
         elif form in self.unknown or self.refused & body.keys():
             refuses(400, "unknown parameter")(handler, body)
+        elif self.apart and form is not None and "logprobs" in body:
+            refuses(400, "no logprobs with response_format")(handler, body)
         elif self.streams is None and body.get("stream"):
             refuses(422, "no streaming")(handler, body)
         elif self.top is not None and body.get("top_logprobs", 0) > max(self.top, 5):
@@ -60,7 +66,9 @@ class Engine:
         finish = "length" if len(cut) == body["max_tokens"] else "stop"
         odds = None
         if body.get("logprobs") and self.top is not None:
-            odds = [_scored(tops, min(self.top, body["top_logprobs"])) for tops in tokens]
+            masked = self.masked and form in self.forms
+            left = [_left(tops) if masked else tops for tops in tokens]
+            odds = [_scored(tops, min(self.top, body["top_logprobs"])) for tops in left]
         if body.get("stream") and self.streams:
             events([tops[0][0] for tops in tokens], finish, logprobs=odds)(handler, body)
         else:
@@ -81,6 +89,16 @@ class Engine:
         )
 
 
+def examined(engine: Engine, then: Act) -> Act:
+    """An engine while it is asked what it can do, and something else afterwards."""
+
+    def act(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked = _asks("traffic light", body) or _asks("What colour is this picture?", body)
+        (engine if asked else then)(handler, body)
+
+    return act
+
+
 def _asks(words: str, body: dict[str, Any]) -> bool:
     return words in json.dumps(body["messages"][-1]["content"])
 
@@ -89,6 +107,10 @@ def _words(text: str) -> tuple[Tops, ...]:
     """Tokens of an answer that is rather sure of itself."""
     pieces = [piece if i == 0 else f" {piece}" for i, piece in enumerate(text.split(" "))]
     return tuple(((piece, -0.1), *((f"other{i}", -4.0 - i) for i in range(19))) for piece in pieces)
+
+
+def _left(tops: Tops) -> Tops:
+    return ((tops[0][0], 0.0), *((token, -9999.0) for token, _ in tops[1:]))
 
 
 def _scored(tops: Tops, count: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ mention JSON: only a server that enforces the schema answers in it.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,8 @@ TOP_LOGPROBS = (20, 5)
 PROBE_TOKENS = 512
 IMPOSSIBLE = -100.0
 """Log-probability that no softmax over a model's own scores comes near to for every alternative of an answer."""
+ALL = 0.995
+"""Share of the probability from which nothing else was possible."""
 
 
 class _Probe(BaseModel):
@@ -47,6 +50,8 @@ class Capabilities:
         top_logprobs: alternatives that come with each token; None when none do.
         pictures: whether pictures are taken.
         sampling: whether ``temperature`` and ``seed`` are; some hosted models refuse them.
+        form_scores: what token probabilities are where a schema is enforced: the model's own (``raw``), or what the
+            schema left of them (``masked``), under which forced tokens look certain; None when there are none then.
     """
 
     model: str
@@ -54,11 +59,14 @@ class Capabilities:
     top_logprobs: int | None
     pictures: bool
     sampling: bool = True
+    form_scores: Literal["raw", "masked"] | None = None
 
     def describe(self) -> str:
         """One line for people."""
         forms = {"json_schema": "answers by a schema", "json_object": "answers in JSON", "text": "plain answers only"}
         odds = "no token probabilities" if self.top_logprobs is None else f"top {self.top_logprobs} token probabilities"
+        if self.form_scores == "masked":
+            odds += " (in a schema those that it leaves)"
         own = "" if self.sampling else ", a temperature of its own"
         return f"{self.model}: {forms[self.form]}, {odds}, {'pictures' if self.pictures else 'no pictures'}{own}"
 
@@ -75,7 +83,15 @@ def probe(client: ChatClient) -> Capabilities:
         greedy = {}
         plain = client.complete((ChatMessage("user", QUESTION),), max_tokens=PROBE_TOKENS)
     form, reply = _form(client, plain, greedy)
-    return Capabilities(reply.model, form, _top_logprobs(client, greedy), _pictures(client, greedy), bool(greedy))
+    top_logprobs = _top_logprobs(client, greedy)
+    return Capabilities(
+        reply.model,
+        form,
+        top_logprobs,
+        _pictures(client, greedy),
+        bool(greedy),
+        _form_scores(client, form, top_logprobs, greedy),
+    )
 
 
 def _form(client: ChatClient, plain: ChatReply, greedy: dict[str, Any]) -> tuple[Form, ChatReply]:
@@ -113,6 +129,19 @@ def _alternatives(tokens: Sequence[TokenLogprob]) -> int | None:
     if others and max(others) < IMPOSSIBLE:
         return None
     return min(len(token.top) for token in tokens) or None
+
+
+def _form_scores(
+    client: ChatClient, form: Form, top_logprobs: int | None, greedy: dict[str, Any]
+) -> Literal["raw", "masked"] | None:
+    """Whether something other than a brace was likely where a brace was forced; nobody had asked for JSON."""
+    if form == "text" or top_logprobs is None:
+        return None
+    reply = _unless_refused(client, form=form, top_logprobs=top_logprobs, **greedy)
+    if reply is None or reply.logprobs is None:
+        return None
+    begins = sum(math.exp(logprob) for token, logprob in reply.logprobs[0].top if token.lstrip()[:1] in ("{", ""))
+    return "masked" if begins > ALL else "raw"
 
 
 def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:

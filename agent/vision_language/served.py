@@ -71,7 +71,9 @@ class ServedModel:
     ) -> Generated:
         """Answer in words; see `VisionLanguageModel.generate`.
 
-        A server that refuses this very schema is asked in the next weaker form, from then on at once.
+        A server that refuses this very schema is asked in the next weaker form, from then on at once. Where the
+        server reports what the schema left of the probabilities instead of the model's own, ``usage`` says ``scores:
+        masked``: forced tokens look certain then, and the options of a value share the whole of it among them.
 
         Raises:
             EndpointError: the server failed, or takes no pictures.
@@ -79,11 +81,15 @@ class ServedModel:
         asked, options = self._question(messages, max_tokens, temperature, seed)
         options["on_text"] = on_text
         if schema is None:
-            reply = self._client.complete(asked, **options)
-            return _generated(reply, "text")
-        form = self._forms.get(schema, self.capabilities.form)
-        reply, self._forms[schema] = complete_in_form(self._client, asked, schema, form, **options)
-        return _generated(reply, self._forms[schema])
+            return _generated(self._client.complete(asked, **options), {"form": "text"})
+        can = self.capabilities
+        form = self._forms.get(schema, can.form)
+        if form != "text" and can.form_scores is None:
+            options["top_logprobs"] = None
+        reply, form = complete_in_form(self._client, asked, schema, form, **options)
+        self._forms[schema] = form
+        scores = {} if form == "text" or reply.logprobs is None else {"scores": can.form_scores}
+        return _generated(reply, {"form": form, **scores})
 
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """Answer with a letter; see `VisionLanguageModel.choose` and `reported.letter_answer`.
@@ -112,7 +118,7 @@ class ServedModel:
         return outgoing(messages, self._max_pixels), options
 
 
-def _generated(reply: ChatReply, form: Form) -> Generated:
+def _generated(reply: ChatReply, how: dict[str, Any]) -> Generated:
     tokens = token_scores(reply.logprobs)
-    usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries, "form": form}
+    usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries, **how}
     return Generated(reply.text, tokens, "length" if reply.was_cut else "stop", usage)

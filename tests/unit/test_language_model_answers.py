@@ -130,7 +130,7 @@ def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server:
 
 def test_capabilities_are_found_by_trying(client: ChatClient, server: ChatServer) -> None:
     server.will(Engine())
-    assert probe(client) == Capabilities("served-name", "json_schema", 20, pictures=True)
+    assert probe(client) == Capabilities("served-name", "json_schema", 20, pictures=True, form_scores="raw")
     server.will(Engine(forms=frozenset({"json_object"}), top=None, pictures=500))
     found = probe(client)
     assert found == Capabilities("served-name", "json_object", None, pictures=False)
@@ -154,10 +154,20 @@ def test_probabilities_that_a_temperature_of_0_left_are_none(client: ChatClient,
     assert probe(client).top_logprobs is None
 
 
+def test_probabilities_under_a_schema_may_be_what_it_left(client: ChatClient, server: ChatServer) -> None:
+    server.will(Engine(masked=True))
+    found = probe(client)
+    assert (found.top_logprobs, found.form_scores) == (20, "masked")
+    assert "top 20 token probabilities (in a schema those that it leaves)" in found.describe()
+    server.will(Engine(apart=True))
+    found = probe(client)
+    assert (found.form, found.top_logprobs, found.form_scores) == ("json_schema", 20, None)
+
+
 def test_a_server_with_a_temperature_of_its_own_is_asked_without(client: ChatClient, server: ChatServer) -> None:
     server.will(Engine(refused=frozenset({"temperature"})))
     found = probe(client)
-    assert found == Capabilities("served-name", "json_schema", 20, pictures=True, sampling=False)
+    assert found == Capabilities("served-name", "json_schema", 20, True, sampling=False, form_scores="raw")
     assert found.describe().endswith("pictures, a temperature of its own")
     assert all("temperature" not in asked["body"] for asked in server.asked[1:])
 

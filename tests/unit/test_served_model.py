@@ -116,6 +116,20 @@ def test_scores_say_that_they_come_from_a_few_tokens(model: ServedModel, server:
     assert model.generate(ASKED).usage["top_logprobs"] == 2
 
 
+def test_what_scores_under_a_schema_are_is_said(model: ServedModel, server: ChatServer) -> None:
+    server.will(Engine('{"verdict": "OK"}', masked=True))
+    found = model.generate(ASKED, schema=Verdict)
+    assert (found.usage["scores"], found.tokens is None) == ("masked", False)
+    assert "scores" not in model.generate(ASKED).usage
+
+
+def test_scores_are_not_asked_for_where_they_cost_the_schema(model: ServedModel, server: ChatServer) -> None:
+    server.will(Engine('{"verdict": "OK"}', apart=True))
+    found = model.generate(ASKED, schema=Verdict)
+    assert (found.usage["form"], found.tokens) == ("json_schema", None)
+    assert model.generate(ASKED).tokens is not None
+
+
 def test_letters_are_read_from_the_probabilities(model: ServedModel, server: ChatServer) -> None:
     server.will(Engine(tokens=((("B", math.log(0.6)), (" A", math.log(0.3)), ("No", math.log(0.1))), ((".", -0.1),))))
     found = model.choose(ASKED, ("A", "B"))
@@ -165,6 +179,26 @@ def test_an_examination_that_failed_is_made_again(model: ServedModel, server: Ch
         model.generate(ASKED)
     server.will(Engine("fine"))
     assert model.generate(ASKED).text == "fine"
+
+
+PAPER = {
+    "served-qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "served-qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "served-internvl2-8b": "OpenGVLab/InternVL2-8B",
+    "served-llava-onevision-7b": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    "served-llava-next-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
+}
+
+
+@pytest.mark.parametrize("profile", ["served", *PAPER])
+def test_a_profile_names_a_model_and_no_server(profile: str) -> None:
+    loaded = load_settings({"profile": profile}, environ={})
+    assert loaded.settings.reasoner == "openai_api"
+    assert (loaded.settings.llm_model, loaded.settings.llm_base_url) == (PAPER.get(profile), None)
+    given = load_settings({"profile": profile}, environ={"FLAWSCOPE_LLM_MODEL": "mine"})
+    assert given.settings.llm_model == "mine"
+    with pytest.raises(ConfigError, match="llm_base_url is missing"):
+        load_model(loaded)
 
 
 def test_the_settings_name_the_server_and_nothing_is_asked_without_one() -> None:
