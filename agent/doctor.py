@@ -54,6 +54,7 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
             yield Finding(what, "ok", check(loaded))
         except FlawscopeError as error:
             yield Finding(what, "broken", str(error), error.exit_code)
+    yield _calibrator(loaded)
     yield _language_model(loaded)
     for package, use in OPTIONAL.items():
         found = importlib.util.find_spec(package) is not None
@@ -74,6 +75,21 @@ def _language_model(loaded: LoadedSettings) -> Finding:
         if loaded.settings.reasoner == "openai_api":
             return Finding(what, "broken", str(error), error.exit_code)
         return Finding(what, "optional", str(error))
+
+
+def _calibrator(loaded: LoadedSettings) -> Finding:
+    """What says how often answers are right; without one a model's reports say that they are uncalibrated."""
+    what = "calibrator"
+    if loaded.settings.calibrator is None:
+        return Finding(what, "optional", "none set (FLAWSCOPE_CALIBRATOR); bench calibrate fits one")
+    from .uncertainty.calibrator import load_calibrator
+
+    try:
+        calibrator = load_calibrator(loaded.settings.calibrator)
+        calibrator.refuse_model(loaded.settings.reasoner)
+    except FlawscopeError as error:
+        return Finding(what, "broken", str(error), error.exit_code)
+    return Finding(what, "ok", f"{calibrator.answers} answers of {calibrator.model}, sha256 {calibrator.sha256[:12]}…")
 
 
 def _home(loaded: LoadedSettings) -> str:

@@ -191,3 +191,16 @@ def test_the_last_round_tells_a_reasoner_why(plant: Plant, tmp_path: Path) -> No
     assert reasoner.seen[-1].final
     assert "0.50" in reasoner.seen[-1].doubt
     assert replace(reasoner.seen[-1], doubt="").doubt == ""
+
+
+def test_the_doctor_reads_the_calibrator(plant: Plant, tmp_path: Path) -> None:
+    from flawscope.agent.doctor import _calibrator
+
+    assert _calibrator(plant.loaded()).state == "optional"
+    made(1.0).save(tmp_path / "c.json")
+    assert _calibrator(plant.loaded(calibrator=tmp_path / "c.json")).state == "ok"
+    made(1.0, model="other").save(tmp_path / "d.json")
+    foreign = _calibrator(plant.loaded(calibrator=tmp_path / "d.json"))
+    assert (foreign.state, foreign.exit_code) == ("broken", 2)
+    missing = _calibrator(plant.loaded(calibrator=tmp_path / "none.json"))
+    assert (missing.state, missing.exit_code) == ("broken", 9)
