@@ -55,7 +55,7 @@ def train_tokens(
     from ..tools.knowledge.builder import shipped_documents
     from ..training import tokens
 
-    model = _local_model(loaded)
+    model = local_model(loaded)
     folder = out or loaded.home.models / f"prior-tokens-{model.name}"
     loop = replace(tokens.DEFAULT_LOOP, epochs=epochs, seed=seed)
     with ProgressBar(make_console(stderr=True)) as report:
@@ -100,7 +100,7 @@ def train_lora(
     from ..training import lora
     from ..training.conversations import question_conversations, write_conversations
 
-    model = _local_model(loaded)
+    model = local_model(loaded)
     folder = out or loaded.home.models / f"lora-{model.name}"
     run = lora.LoraRun(replace(lora.DEFAULT_LOOP, epochs=epochs, seed=seed), max_pictures=pictures)
     pages = shipped_documents()
@@ -116,7 +116,7 @@ def train_lora(
     print_plain([f"{folder / ADAPTER_FILE}, described in {folder / 'card.md'}", *_metrics(card)])
 
 
-def _local_model(loaded: LoadedSettings) -> QwenModel:
+def local_model(loaded: LoadedSettings) -> QwenModel:
     """The checkpoint of the settings, in this process.
 
     Raises:
