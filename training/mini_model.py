@@ -113,6 +113,9 @@ def build_model(tokenizer: Any, shape: MiniShape, seed: int) -> Any:
         tokenizer: of `build_tokenizer`.
         shape: sizes.
         seed: of the weights.
+
+    Raises:
+        ValueError: the tokenizer has no single token for the word that begins a question, or for a letter.
     """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -155,11 +158,18 @@ def build_model(tokenizer: Any, shape: MiniShape, seed: int) -> Any:
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():
-        lay_out_circuits(model, shape, tokenizer.convert_tokens_to_ids([MARKER, *LETTERS]))
+        lay_out_circuits(model, shape, [_single(tokenizer, word) for word in (MARKER, *LETTERS)])
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     model.generation_config.bos_token_id = None
     return model
+
+
+def _single(tokenizer: Any, word: str) -> int:
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ValueError(f"the tokenizer has no single token for {word!r}")
+    return int(ids[0])
 
 
 def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None:
@@ -211,7 +221,7 @@ def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None
             for weight in (query.weight, key.weight):
                 weight[rows].zero_()
             query.bias[rows][still] = 6.0
-            unit = functional.normalize(language.embed_tokens.weight[marks], dim=1)
+            unit = functional.normalize(language.embed_tokens.weight[torch.tensor(marks)], dim=1)
             key.weight[rows][still] = 1.5 * unit[0]
             # head 2 looks at the letter of the option that a word belongs to, the nearest one before it, and copies it
             rows = slice(2 * size, 3 * size)

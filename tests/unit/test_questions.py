@@ -99,9 +99,9 @@ def test_a_wrong_option_never_says_what_the_right_one_says(pages):
 def test_letters_of_right_options_are_balanced(simulator):
     tasks = ("Defect Classification", "Object Classification")
     counts = dict.fromkeys(LETTERS[:4], 0)
-    for _, question in simulated_questions(simulator, 5, 600, tasks):
+    for _, question in simulated_questions(simulator, 5, 300, tasks):
         counts[question.answer] += 1
-    assert min(counts.values()) > 600 / 4 - 5 * (600 * 3 / 16) ** 0.5
+    assert min(counts.values()) > 300 / 4 - 4 * (300 * 3 / 16) ** 0.5
 
 
 def test_simulated_questions_depend_on_seed_and_number_alone(simulator):
@@ -115,7 +115,7 @@ def test_nothing_of_the_products_that_are_tested_gets_into_simulated_prompts(sim
     own = {page.description for page in pages if page.product in TESTED if page.description}
     own |= {page.normal_traits for page in pages if page.product in TESTED if page.normal_traits}
     own -= {text for page in simulator.pages for text in (page.description, page.normal_traits)}
-    for case, question in simulated_questions(simulator, 11, 210):
+    for case, question in simulated_questions(simulator, 11, 70):
         prior = prior_lines(case.prior, PRIOR_TASKS[question.task]) if case.prior else ()
         said = "\n".join([question_text(question), *case.knowledge(question.task), *prior])
         assert question.product not in TESTED
@@ -139,14 +139,14 @@ def test_posteriors_are_right_as_often_as_they_say(simulator):
     from flawscope.training.questions.simulated import TRUST
 
     hits, expected = [], []
-    for case, question in simulated_questions(simulator, 13, 900, ("Defect Classification",)):
+    for case, _ in simulated_questions(simulator, 13, 400, ("Defect Classification",)):
         types = [pair for pair in (case.prior.types if case.prior else ()) if pair[0] != "unknown"]
         total = sum(share for _, share in types)
         if types and types[0][1] / total > 0.7 and total > 0.99:
             hits.append(case.subject.defect_type == types[0][0])
             expected.append(types[0][1] / total * TRUST)
-    assert len(hits) > 60
-    assert abs(np.mean(hits) - np.mean(expected)) < 0.15
+    assert len(hits) > 30
+    assert abs(np.mean(hits) - np.mean(expected)) < 0.2
 
 
 def test_the_prompt_follows_the_order_of_the_protocol():
@@ -168,8 +168,7 @@ def test_the_prompt_follows_the_order_of_the_protocol():
         "Images of good parts to compare with:\n",
         "Picture",
         "\n",
-        "Measured on the query image:\n"
-        "[R1] Suspicious area at the left, box [0, 2, 3, 4], 9 percent of the picture.\n",
+        "Measured on the query image:\n[R1] Suspicious area at the left, box [0, 2, 3, 4], 9 percent of the picture.\n",
         "Slot",
         "\n",
         "Query image:",

@@ -1,0 +1,187 @@
+"""The mini: packs give what single prompts give, a short run learns, and its checkpoint loads and answers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flawscope.agent.vision_language import Picture
+from flawscope.agent.vision_language.checkpoint import load_checkpoint
+from flawscope.agent.vision_language.qwen import QwenModel
+from flawscope.tools.knowledge.builder import shipped_documents
+from flawscope.training import mini
+from flawscope.training.mini_card import card_of, measure, write_card
+from flawscope.training.mini_data import PackMaker, RealCase
+from flawscope.training.mini_model import MiniShape, build_model, build_processor, build_tokenizer
+from flawscope.training.mini_packing import collate, read_batch, rope_positions, use_packed_attention
+from flawscope.training.mini_pictures import Gallery, with_made_defects
+from flawscope.training.mini_reports import bundle_of, report_messages
+from flawscope.training.questions import compose_question, subject_of
+from flawscope.training.questions.simulated import Simulator
+
+SHAPE = MiniShape(vocabulary=640, width=96, layers=2, heads=3, hidden=64, vision_width=24, vision_layers=1)
+CONFIG = mini.MiniConfig(shape=SHAPE, steps=4, packs=2, endings=2, warm_up=2, workers=1, checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return Simulator([page for page in shipped_documents() if page.product not in mini.LEAVE_OUT])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(simulator):
+    words = [f"{page.description} {page.normal_traits}" for page in simulator.pages]
+    return build_tokenizer([*["Question: A. B. C. D. E."] * 900, *words], SHAPE.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "ring.png"
+    noise = np.random.default_rng(0).integers(0, 255, (90, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def parts(tokenizer, simulator, picture):
+    """Model, gallery and maker around one picture."""
+    gallery = Gallery(build_processor(tokenizer).image_processor)
+    gallery.add([picture])
+    maker = PackMaker(tokenizer, simulator, simulator.pages, gallery.grids, (picture,))
+    return build_model(tokenizer, SHAPE, 0).eval(), gallery, maker
+
+
+def saved(parts, tokenizer, folder):
+    build_processor(tokenizer).save_pretrained(folder)
+    parts[0].save_pretrained(folder)
+    return QwenModel(load_checkpoint(folder, device="cpu"))
+
+
+def test_an_ending_of_a_pack_gets_the_logits_of_its_prompt_alone(parts, tokenizer, tmp_path):
+    """Against the model as it is used: attention of transformers, positions of transformers, one question a prompt."""
+    _, gallery, maker = parts
+    model = saved(parts, tokenizer, tmp_path)
+    rng = np.random.default_rng(5)
+    case, questions = maker.simulator.questions(rng, "Defect Description", 3)
+    (key,) = maker.bystanders
+    rgb = np.asarray(Image.open(key))
+    pack = maker._pack(questions, case.knowledge("Defect Description"), case.prior, [key, key], "")
+    from flawscope.agent.reasoner.composing import prior_lines
+
+    told = prior_lines(case.prior, "defect") if case.prior else ()
+    packed = build_model(tokenizer, SHAPE, 0).eval()
+    use_packed_attention(packed)
+    other = maker.simulated(np.random.default_rng(6), "Defect Description", 3, 0.0)
+    batch = collate([other, pack], maker.encode("<|endoftext|>")[0], maker._image)
+    with torch.no_grad():
+        *_, last = read_batch(packed, batch, gallery.features(packed, [key]), (1,))
+        mine = batch.targets[:, 0] == 1
+        logits = packed.lm_head(last[1, batch.targets[mine, 1]])
+    for row, question in zip(logits, questions, strict=True):
+        messages = compose_question(
+            question,
+            query=rgb,
+            references=[rgb],
+            knowledge_lines=case.knowledge("Defect Description"),
+            prior_lines=told,
+        )
+        alone = model.prefix(model.encoder.encode(messages)).logits
+        assert torch.allclose(row, alone, atol=1e-4)
+
+
+def test_a_report_prompt_is_tokenised_as_it_is_asked(parts, tokenizer, tmp_path):
+    _, _, maker = parts
+    model = saved(parts, tokenizer, tmp_path)
+    rng = np.random.default_rng(1)
+    case = next(c for c in (maker.simulator.case(rng, "Defect Localization") for _ in range(20)) if c.prior)
+    bundle = bundle_of(case, rng)
+    (key,) = maker.bystanders
+    messages = report_messages(bundle, [Picture(np.asarray(Image.open(key)), "query")])
+    ids = [*maker.context(messages, [key]), *maker.encode("<|im_start|>assistant\n")]
+    assert ids == model.encoder.encode(messages).input_ids[0].tolist()
+
+
+def test_positions_are_those_of_transformers(parts, tokenizer, tmp_path):
+    model = saved(parts, tokenizer, tmp_path)
+    (key,) = parts[2].bystanders
+    pack = parts[2].simulated(np.random.default_rng(8), "Anomaly Detection", 1, 1.0)
+    ids = torch.tensor([pack.ids])
+    rows, columns = parts[1].grids[key]
+    assert rows != columns
+    grids = torch.tensor([[1, 2 * rows, 2 * columns]] * len(pack.pictures))
+    wanted, _ = model.checkpoint.model.model.get_rope_index(
+        input_ids=ids, mm_token_type_ids=(ids == parts[2]._image).int(), image_grid_thw=grids
+    )
+    places, following = rope_positions(pack.ids, pack.grids, parts[2]._image)
+    assert torch.equal(places, wanted[:, 0])
+    assert following == int(wanted.max()) + 1
+
+
+def test_training_starts_with_a_head_that_looks_one_token_back(tokenizer):
+    model = build_model(tokenizer, MiniShape(vocabulary=SHAPE.vocabulary), 0)
+    model.set_attn_implementation("eager")
+    ids = torch.randint(20, 500, (1, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        first = model.model.language_model(input_ids=ids, output_attentions=True).attentions[0][0, 0]
+    assert min(float(first[i, i - 1]) for i in range(1, 30)) > 0.9
+
+
+def real_case(pages, picture):
+    subject = subject_of("leather", "cut", "left", pages)
+    return RealCase(subject, picture, (picture,), None, None, (tuple(pages[:2]),), None, ())
+
+
+def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(simulator, picture, tmp_path):
+    pages = simulator.pages
+    case = real_case(pages, picture)
+    job = mini.prepare(tmp_path / "a", CONFIG, simulator, [case], [case], [picture], "one")
+    trainer = mini.train(job)
+    sha256 = mini.save(trainer, {"what": "a test"})
+    card = card_of(
+        trainer,
+        mini.Sources(tmp_path, ("a",), ("b",), ()),
+        sha256,
+        {"evidence": 0, "training": 1},
+        measure(trainer, pages),
+    )
+    write_card(job.folder, card)
+    assert "laboratory animal" in (job.folder / "README.md").read_text()
+    assert card["measured"]["told"]["questions"] == 7
+
+    model = QwenModel(load_checkpoint(job.folder, device="cpu"))
+    assert model.checkpoint.laboratory["laboratory"] is True
+    _, questions = simulator.questions(np.random.default_rng(0), "Object Classification", 1)
+    rgb = np.zeros((80, 80, 3), np.uint8)
+    answer = model.choose(compose_question(questions[0], query=rgb), questions[0].letters)
+    assert answer.letter in questions[0].letters
+
+    halfway = mini.prepare(tmp_path / "b", CONFIG, simulator, [case], [case], [picture], "one")
+    first = mini.Trainer(halfway, 0, group=False)
+    for _ in range(2):
+        first.step()
+    mini.save_checkpoint(
+        halfway.folder / mini.CHECKPOINT, first.learner, first.optimiser, {}, first.progress, halfway.fingerprint
+    )
+    again = mini.train(halfway, resume=True)
+    assert mini.save(again, {}) == sha256
+
+
+def test_twenty_steps_bring_the_loss_down(simulator, tmp_path):
+    config = mini.MiniConfig(
+        shape=SHAPE, steps=20, packs=1, endings=2, warm_up=3, learning_rate=3e-3, workers=1, checkpoint_every=5
+    )
+    trainer = mini.train(mini.prepare(tmp_path, config, simulator, (), (), (), "x"))
+    losses = trainer.progress.losses
+    assert len(losses) == 4
+    assert losses[-1] < 0.7 * losses[0]
+    logged = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [5, 10, 15, 20]
+
+
+def test_defects_are_made_once_and_by_seed(picture, tmp_path):
+    (made,) = with_made_defects([picture], tmp_path / "a", 3)
+    (again,) = with_made_defects([picture], tmp_path / "b", 3)
+    assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(again)))
+    assert not np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(picture)))
