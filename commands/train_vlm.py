@@ -34,6 +34,7 @@ def train_tokens(
     hold_out: HoldOutOption = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Backbone (default: the profile's).")] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, max=2, help="At most so many.")] = 2,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=1e-7, help="At its peak.")] = 1e-4,
     pictures: Annotated[int, typer.Option("--pictures", min=1, help="Labelled pictures a product at most.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="Of weights, order and questions.")] = 0,
     licence: LicenceOption = None,
@@ -57,7 +58,7 @@ def train_tokens(
 
     model = local_model(loaded)
     folder = out or loaded.home.models / f"prior-tokens-{model.name}"
-    loop = replace(tokens.DEFAULT_LOOP, epochs=epochs, seed=seed)
+    loop = replace(tokens.DEFAULT_LOOP, epochs=epochs, learning_rate=learning_rate, seed=seed)
     with ProgressBar(make_console(stderr=True)) as report:
         card = tokens.train_tokens(
             sources,
