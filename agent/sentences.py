@@ -6,6 +6,7 @@ Plain patterns over English, on purpose: a judge that is itself a model could be
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -86,6 +87,8 @@ _COMPARED = re.compile(
 _ADDRESSED = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b[^.]{0,40}\b(?:instruction|rule|prompt|above|previous|prior|"
     r"earlier|score|evidence|measurement|everything|all)|"
+    r"\bignore (?:it|this|that|them)\b|"
+    r"\b(?:set|change|make|keep|turn) (?:the |your )?(?:verdict|answer|result|decision)\b|"
     r"\b(?:system|developer) (?:prompt|message|instruction)|\bas an? (?:ai|language model|assistant)\b|"
     r"\byou (?:are|must|should|will|shall|need to) (?:now |always |only )*(?:answer|respond|reply|output|say|act|an? |"
     r"the |report|classify|mark)|\b(?:answer|respond|reply|output|print|return) (?:only |with |in )+|"
@@ -95,6 +98,17 @@ _ADDRESSED = re.compile(
     r"^\s*(?:system|assistant|user|tool)\s*:|\b(?:jailbreak|developer mode)\b|https?://|www\.",
     re.I,
 )
+_OPPOSITES = (
+    "bright dark|light dark|hard soft|thin thick|narrow wide|deep shallow|smooth rough|wet dry|hot cold|high low|"
+    "large small|big small|long short|loose tight|inside outside|inner outer|before after|early late|raised sunken|"
+    "convex concave|sharp blunt|straight curved|regular irregular|single multiple|along across|front back|new worn"
+)
+_OPPOSITE = {
+    one: {b if one == a else a for a, b in (pair.split() for pair in _OPPOSITES.split("|")) if one in (a, b)}
+    for pair in _OPPOSITES.split("|")
+    for one in pair.split()
+}
+_DEFECT_NAMES = frozenset("crack scratch dent hole stain chip burr corrosion rust pore void pit bubble wrinkle".split())
 STOP_WORDS = frozenset(
     "a an and are as at be been by can cannot for from has have in into is it its like likely may more most no not "
     "of on or other possible so such than that the their them then there they this to was were when where which while "
@@ -105,7 +119,7 @@ _PLAIN = frozenset(
     "score scores threshold alarm reaches exceeds exceed deviation deviates deviate differs probability expert "
     "comparison compared suspicious strongest map picture image surface side corner edge middle top bottom verdict "
     "review needed decide decided decision evidence because therefore hence measured measurement reference references "
-    "type named unknown likely likelier most more less".split()
+    "bounding box type named unknown likely likelier most more less".split()
 )
 _PLACE = re.compile(
     r"\b(upper left|upper right|lower left|lower right|upper|lower|left|right|centre|top|bottom|middle)\b"
@@ -263,6 +277,21 @@ def normalised(text: str) -> str:
 def clauses(text: str) -> tuple[str, ...]:
     """The pieces of a text between marks, for comparing what each says."""
     return tuple(piece for piece in _MARKS.split(text) if piece.strip())
+
+
+def swapped(text: str, sources: Iterable[str]) -> str | None:
+    """A word of a text whose opposite stands in its sources, and which does not stand there itself."""
+    said = " ".join(map(plain_line, sources))
+    for word in plain_line(text).split():
+        if f" {word} " not in said and any(f" {other} " in said for other in _OPPOSITE.get(word, ())):
+            return word
+    return None
+
+
+@lru_cache(maxsize=KEPT)
+def defect_names(text: str) -> frozenset[str]:
+    """Common names of defects that a text uses."""
+    return frozenset(name for name in _DEFECT_NAMES if re.search(rf"\b{name}(?:e?s)?\b", normalised(text)))
 
 
 @lru_cache(maxsize=KEPT)

@@ -17,7 +17,8 @@ from ..vision_language.qwen import QwenModel
 from .answer import Answer
 from .base import DraftReport, EvidenceBundle, ReasonerReply
 from .composing import compose
-from .model_reasoner import VERDICTS, ModelReasoner, decision_entropy, pictures
+from .deciding import VERDICTS, decision_entropy
+from .model_reasoner import ModelReasoner, pictures
 from .token_entropy import OptionScores
 
 OPENING = '{"verdict": "'

@@ -14,8 +14,10 @@ from flawscope.agent.errors import BackendError
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, Reasoner
 from flawscope.agent.reasoner.answer import Answer
 from flawscope.agent.reasoner.base import LatentReasoner, Prepared, Refuter, Settles
+from flawscope.agent.reasoner.deciding import decision_entropy
 from flawscope.agent.reasoner.evidence import binary_entropy
-from flawscope.agent.reasoner.model_reasoner import ModelReasoner, decision_entropy, slug
+from flawscope.agent.reasoner.model_reasoner import ModelReasoner
+from flawscope.agent.reasoner.reading import slug
 from flawscope.agent.reasoner.token_entropy import OptionScores
 from flawscope.agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from flawscope.agent.verifier import verify
