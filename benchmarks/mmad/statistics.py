@@ -216,3 +216,21 @@ def _interval(value: float, found: Floats) -> Interval:
     tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
     low, high = np.percentile(found, [tail, 100.0 - tail])
     return Interval(value, float(low), float(high))
+
+
+def bootstrap_mean(values: Sequence[float], images: Sequence[str], draws: int = DRAWS, seed: int = 0) -> Interval:
+    """Mean of values with its interval over pictures.
+
+    Args:
+        values: one for each question.
+        images: picture of each.
+        draws: of the bootstrap.
+        seed: of the draws.
+    """
+    rows = {image: i for i, image in enumerate(dict.fromkeys(images))}
+    sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    for value, image in zip(values, images, strict=True):
+        sums[rows[image]] += value
+        counts[rows[image]] += 1
+    found = np.concatenate([(w @ sums) / (w @ counts) for w in _drawn(len(rows), draws, seed)])
+    return _interval(float(sums.sum() / counts.sum()), found)

@@ -1,0 +1,278 @@
+"""False evidence and good parts: whether certainty falls, whether the verifier objects, whether good parts turn bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..agent.reasoner import DraftReport
+from ..agent.reasoner.base import RetrievedDocument
+from ..agent.schemas import Claim, DefectType, Verdict
+from ..agent.verifier import verify
+from ..agent.vision_language import LetterAnswer
+from ..graphs import evidence as ev
+from ..tools.knowledge.categories import CategoryChoice
+from ..tools.knowledge.schema import GOOD, KnowledgeDocument
+from ..training.questions import PRIOR_TASKS
+from .mmad.answering import permuted, says_yes
+from .mmad.arms import BY_NAME, Arm
+from .mmad.asking import Asking, Given, mapped_back
+from .mmad.evidence import EvidenceSource, PictureEvidence
+from .mmad.questions import Item, ItemSet
+from .mmad.run import question_of
+from .mmad.scoring import DETECTION
+from .mmad.statistics import Interval, bootstrap_mean
+from .mmad.workshop import references_of
+
+BASE = "A5"
+FIELDS = {"Defect Description": ("description",), "Defect Analysis": ("root_cause", "consequence", "action")}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class StressRow:
+    """What one kind of false evidence did to the answers of A5.
+
+    Attributes:
+        name: of the kind.
+        questions: answered.
+        accuracy: percent, before and after.
+        confidence: probability of the chosen option, before and after.
+        change: of that probability, with its interval over pictures.
+        changed: share of answers that became others, percent.
+        checked: answers that the verifier can check.
+        objections: of those, how many it objects to, before and after.
+    """
+
+    name: str
+    questions: int
+    accuracy: tuple[float, float]
+    confidence: tuple[float, float]
+    change: Interval
+    changed: float
+    checked: int
+    objections: tuple[int, int]
+
+    @property
+    def outcome(self) -> str:
+        """What was asked for: certainty falls, or the verifier objects more often."""
+        found = ["confidence falls"] if self.change.high < 0.0 else []
+        found += ["the verifier objects"] if self.objections[1] > self.objections[0] else []
+        return ", ".join(found) or "neither"
+
+
+@dataclass(frozen=True)
+class GoodsRow:
+    """How often good reference pictures are called defective.
+
+    Attributes:
+        arm: the row.
+        pictures: asked about.
+        alarms: how many were called defective.
+        against: alarms of the row that it is compared with; None for the first.
+    """
+
+    arm: str
+    pictures: int
+    alarms: int
+    against: int | None
+
+
+def stress_rows(
+    asking: Asking, source: EvidenceSource, items: Sequence[Item], progress: Progress
+) -> tuple[StressRow, ...]:
+    """Ask A5's questions again with false evidence, one kind at a time."""
+    arm = BY_NAME[BASE]
+    kinds: dict[str, Callable[[Item, Given, PictureEvidence], tuple[LetterAnswer, Given, PictureEvidence] | None]] = {
+        "option letters moved on": lambda i, g, e: (_moved(asking, i, g, e), g, e),
+        "blank picture": lambda i, g, e: _asked(asking, i, replace(g, query=blank(g.query)), e),
+        "pages and kind of another product": lambda i, g, e: _asked(asking, i, *_other_product(source, i, g, e)),
+        "pages of other types of the product": lambda i, g, e: _other_types(asking, source, i, g, e),
+    }
+    first = []
+    for done, item in enumerate(items, start=1):
+        evidence = source.of(item)
+        given = asking.given(item, arm, evidence)
+        first.append((given, evidence, asking.choose(item, given, evidence)))
+        progress("stress", done, len(items) * (len(kinds) + 1))
+    rows = []
+    for number, (name, ask) in enumerate(kinds.items(), start=1):
+        pairs = []
+        for done, (item, (given, evidence, before)) in enumerate(zip(items, first, strict=True), start=1):
+            found = ask(item, given, evidence)
+            if found is not None:
+                pairs.append((item, before, objects(item, before, evidence, given.pages), *_judged(item, found)))
+            progress("stress", len(items) * number + done, len(items) * (len(kinds) + 1))
+        if pairs:
+            rows.append(_row(name, pairs))
+    return tuple(rows)
+
+
+def blank(rgb: Any) -> Any:
+    """A picture of the mean colour, uint8 of the same shape."""
+    return np.broadcast_to(rgb.mean(axis=(0, 1)).round().astype(np.uint8), rgb.shape).copy()
+
+
+def objects(
+    item: Item, answer: LetterAnswer, evidence: PictureEvidence, pages: Sequence[KnowledgeDocument]
+) -> bool | None:
+    """Whether the verifier objects to an answer as a report would state it; None for what no report states.
+
+    Args:
+        item: the question.
+        answer: its answer.
+        evidence: as it was measured.
+        pages: as they were given.
+    """
+    if answer.letter is None or PRIOR_TASKS[question_of(item).task] == "object":
+        return None
+    said = item.options[answer.letter]
+    bundle = evidence.bundle
+    records = ev.document_records([(page, None) for page in pages], first=1)
+    items = [one for one in bundle.items if one.kind != "document"]
+    items += _evidence_items(records)
+    bundle = replace(bundle, documents=_documents(records), items=tuple(items))
+    draft = _draft(item, said, tuple(records))
+    return None if draft is None else bool(verify(draft, bundle).problems)
+
+
+def goods_under(
+    asking: Asking, source: EvidenceSource, items: ItemSet, arms: Sequence[Arm], count: int, progress: Progress
+) -> tuple[GoodsRow, ...]:
+    """Ask whether good references have a defect. They are in the expert's memory, as in an inspection of them."""
+    template = {item.product: item for item in items.items if item.subtask == DETECTION}
+    asked = []
+    for product, paths in references_of(items).items():
+        if product in template:
+            one = template[product]
+            no = next((letter for letter, text in one.options.items() if not says_yes(text)), one.answer)
+            spread = [paths[i * len(paths) // min(count, len(paths))] for i in range(min(count, len(paths)))]
+            asked += [
+                replace(one, key=f"{path}#0", image=path, answer=no, random_templates=_others(paths, path))
+                for path in spread
+            ]
+    alarms: dict[str, int] = {}
+    rows = []
+    for number, arm in enumerate(arms):
+        alarms[arm.name] = 0
+        for done, item in enumerate(asked, start=1):
+            line = asking.line(item, arm, source.of(item))
+            alarms[arm.name] += line["answer"] is not None and not line["correct"]
+            progress("good references", number * len(asked) + done, len(asked) * len(arms))
+        rows.append(GoodsRow(arm.name, len(asked), alarms[arm.name], alarms.get(arm.against or "")))
+    return tuple(rows)
+
+
+def _others(paths: Sequence[str], path: str) -> tuple[str, ...]:
+    return tuple(other for other in paths if other != path)[:1]
+
+
+def _judged(item: Item, found: tuple[LetterAnswer, Given, PictureEvidence]) -> tuple[LetterAnswer, bool | None]:
+    answer, given, evidence = found
+    return answer, objects(item, answer, evidence, given.pages)
+
+
+def _asked(
+    asking: Asking, item: Item, given: Given, evidence: PictureEvidence
+) -> tuple[LetterAnswer, Given, PictureEvidence]:
+    return asking.choose(item, given, evidence), given, evidence
+
+
+def _moved(asking: Asking, item: Item, given: Given, evidence: PictureEvidence) -> LetterAnswer:
+    moved, back = permuted(item, 1)
+    return mapped_back(asking.choose(moved, given, evidence), back)
+
+
+def _other_product(
+    source: EvidenceSource, item: Item, given: Given, evidence: PictureEvidence
+) -> tuple[Given, PictureEvidence]:
+    """Pages and category of the product that follows in the alphabet."""
+    pages = [page for page in source.deps.knowledge.documents.values() if page.scope == "product"]
+    names = sorted({page.product for page in pages})
+    other = next((name for name in names if name > item.product), names[0])
+    own = [page for page in pages if page.product == other]
+    wrong = replace(
+        evidence,
+        category=CategoryChoice("predicted", ((other, 0.9),)),
+        good_pages=tuple(page for page in own if page.defect_type == GOOD)[:1],
+    )
+    return replace(given, pages=tuple(page for page in own if page.defect_type != GOOD)[: len(given.pages)]), wrong
+
+
+def _other_types(
+    asking: Asking, source: EvidenceSource, item: Item, given: Given, evidence: PictureEvidence
+) -> tuple[LetterAnswer, Given, PictureEvidence] | None:
+    """Pages about all types but those that the expert names likeliest; only for questions about the defect."""
+    if PRIOR_TASKS[question_of(item).task] != "defect" or evidence.prior is None or not evidence.prior.types:
+        return None
+    named = {page.doc_id for page in evidence.type_pages} | {evidence.prior.types[0][0]}
+    pages = source.deps.knowledge.documents.values()
+    own = [page for page in pages if page.product == item.product and page.defect_type != GOOD]
+    others = [page for page in own if page.doc_id not in named and page.defect_type not in named]
+    return _asked(asking, item, replace(given, pages=tuple(others)[: len(given.pages)]), evidence) if others else None
+
+
+def _row(name: str, pairs: Sequence[tuple[Item, LetterAnswer, bool | None, LetterAnswer, bool | None]]) -> StressRow:
+    right = [(before.letter == item.answer, after.letter == item.answer) for item, before, _, after, _ in pairs]
+    sure = [(_confidence(before), _confidence(after)) for _, before, _, after, _ in pairs]
+    checked = [(was, now) for _, _, was, _, now in pairs if was is not None and now is not None]
+    images = [item.image for item, *_ in pairs]
+    return StressRow(
+        name=name,
+        questions=len(pairs),
+        accuracy=(100.0 * _mean([a for a, _ in right]), 100.0 * _mean([b for _, b in right])),
+        confidence=(_mean([a for a, _ in sure]), _mean([b for _, b in sure])),
+        change=bootstrap_mean([b - a for a, b in sure], images),
+        changed=100.0 * _mean([before.letter != after.letter for _, before, _, after, _ in pairs]),
+        checked=len(checked),
+        objections=(sum(was for was, _ in checked), sum(now for _, now in checked)),
+    )
+
+
+def _confidence(answer: LetterAnswer) -> float:
+    """Probability of the chosen option; even odds where the model tells none."""
+    return max(answer.probabilities.values()) if answer.probabilities else 0.5
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _evidence_items(records: dict[str, Any]) -> list[Any]:
+    from ..agent.schemas import Evidence
+
+    return [Evidence.model_validate(item) for item in ev.document_evidence(records).values()]
+
+
+def _documents(records: dict[str, Any]) -> tuple[RetrievedDocument, ...]:
+    return tuple(
+        RetrievedDocument(
+            evidence_id=item_id,
+            doc_id=one["doc_id"],
+            defect_type=one["defect_type"],
+            product=one["product"],
+            similarity=one["similarity"] or 0.0,
+            description=one["description"],
+            causes=tuple(one["causes"]),
+            consequences=tuple(one["consequences"]),
+            action=one["action"],
+            text=one["text"],
+        )
+        for item_id, one in records.items()
+    )
+
+
+def _draft(item: Item, said: str, cited: tuple[str, ...]) -> DraftReport | None:
+    """The answer as a report would state it; None for a place, which the map's regions decide."""
+    if item.subtask == DETECTION:
+        return DraftReport(verdict=Verdict.NG if says_yes(said) else Verdict.OK)
+    if item.subtask == "Defect Classification":
+        slug = said.strip(" .").lower().replace(" ", "_")
+        return DraftReport(verdict=Verdict.REVIEW, defect_type=DefectType(name=slug, posterior=None))
+    if item.subtask in FIELDS and cited:
+        field: Any = FIELDS[item.subtask][0]
+        return DraftReport(verdict=Verdict.REVIEW, claims=(Claim(field=field, text=said, evidence_ids=cited),))
+    return None

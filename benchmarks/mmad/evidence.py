@@ -1,0 +1,338 @@
+"""What is known of a picture before a model is asked: the expert's evidence, raw and calibrated, and retrieved pages.
+
+The steps are those of an inspection (`flawscope.graphs.nodes`), taken one by one, so that arms may leave some out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...agent.artifacts import ArtifactStore
+from ...agent.errors import InputError
+from ...agent.home import write_json_atomically
+from ...agent.inspector import InspectionDeps
+from ...agent.reasoner import EvidenceBundle
+from ...agent.reasoner.prior_lines import Prior, PriorBox
+from ...agent.reasoner.text_grid import text_grid
+from ...graphs import evidence as ev
+from ...graphs.judging import features_of
+from ...graphs.nodes import InspectionNodes
+from ...tools.ad_expert.regions import find_regions
+from ...tools.enrolment import UNCALIBRATED_SCALE
+from ...tools.knowledge.categories import CategoryChoice
+from ...tools.knowledge.features import image_part
+from ...tools.knowledge.schema import GOOD, KnowledgeDocument
+from ...tools.product_model import ProductModel
+from ...tools.products import list_products
+from .questions import Item
+
+if TYPE_CHECKING:
+    from ...agent.vision_language.prior import PriorTokens
+
+Mode = Literal["relevance", "paper", "top_k", "mmr"]
+MODES: tuple[Mode, ...] = ("top_k", "mmr", "paper", "relevance")
+FORMAT = 1
+"""Of the cached evidence."""
+MORE = 2
+"""Pages that a further search adds."""
+TYPE_PAGES = 2
+"""Pages about the type that the expert names, as an inspection adds them."""
+_KEPT = ("image", "product", "decision", "scores", "defect_type")
+_ORDERED = ("documents", "evidence")
+MAP_PX = 64
+"""Side of the map that think tokens are searched with."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a further look adds.
+
+    Attributes:
+        name: of the look.
+        prior: with the look's score counted in.
+        crop: XYXY half-open, px, of the window that was looked at; None for the whole picture.
+    """
+
+    name: str
+    prior: Prior
+    crop: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PictureEvidence:
+    """Everything about one picture.
+
+    Attributes:
+        bundle: as a reasoner and the verifier see it.
+        prior: calibrated and gated; None without references.
+        raw: the same look uncalibrated: raw score, areas by values typical of other products; None without references.
+        anomaly_map: float32, at most MAP_PX a side, calibrated to [0, 1]; None without references.
+        pages: by way of choosing, best first.
+        further: pages that a further search adds to those of ``relevance``.
+        type_pages: pages about the type that the expert names.
+        category: the kind of part as predicted from the picture.
+        good_pages: pages of good parts of that category's candidates.
+        rounds: further looks, in the order in which an inspection takes them.
+        s_cal: calibrated probability of a defect.
+        similarity: cosine of the nearest page.
+        prior_vectors: float32 (17, d), E_c; None without trained prior tokens.
+    """
+
+    bundle: EvidenceBundle
+    prior: Prior | None
+    raw: Prior | None
+    anomaly_map: NDArray[np.float32] | None
+    pages: Mapping[Mode, tuple[KnowledgeDocument, ...]]
+    further: tuple[KnowledgeDocument, ...]
+    type_pages: tuple[KnowledgeDocument, ...]
+    category: CategoryChoice
+    good_pages: tuple[KnowledgeDocument, ...]
+    rounds: tuple[Round, ...]
+    s_cal: float | None
+    similarity: float | None
+    prior_vectors: NDArray[np.float32] | None = None
+
+    @classmethod
+    def empty(cls) -> PictureEvidence:
+        """Of a picture that nobody looked at."""
+        bundle = EvidenceBundle(None, None, None, None, calibrated=False)
+        return cls(bundle, None, None, None, {}, (), (), CategoryChoice("generic"), (), (), None, None)
+
+
+@dataclass
+class EvidenceSource:
+    """Gathers evidence picture by picture, and keeps it in the workshop's home.
+
+    Attributes:
+        deps: of the workshop.
+        root: of the set.
+        prior_tokens: trained tokenizers; None leaves their vectors out.
+        live: look at every picture anew and keep nothing, as when its cost is measured.
+        looks: take the further looks too.
+    """
+
+    deps: InspectionDeps
+    root: Path
+    prior_tokens: PriorTokens | None = None
+    live: bool = False
+    looks: bool = True
+    _known: dict[str, PictureEvidence] = field(default_factory=dict)
+
+    def of(self, item: Item) -> PictureEvidence:
+        """The evidence about an item's picture.
+
+        Raises:
+            InputError: the picture cannot be read.
+            KnowledgeError: the knowledge base failed.
+        """
+        if self.live or item.image not in self._known:
+            self._known[item.image] = self._read(item)
+        return self._known[item.image]
+
+    def _read(self, item: Item) -> PictureEvidence:
+        """From the cache where it holds this picture, product and knowledge, else gathered anew."""
+        name = item.product if item.product in list_products(self.deps.home.products) else None
+        product = self.deps.product(name)
+        digest = hashlib.sha256((self.root / item.image).read_bytes()).hexdigest()
+        fitted = product.fingerprint if product else ""
+        identity = f"{FORMAT} {digest} {item.product} {fitted} {self.deps.knowledge.content_hash}"
+        path = self.deps.home.root / "evidence" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
+        vectors = None
+        if path.exists() and not self.live and (product is None or self.prior_tokens is None):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            self.deps.artifacts = ArtifactStore()  # of this picture alone: maps and features of all would not fit
+            facts, vectors = self._gather(item, name, product)
+            if not self.live:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json_atomically(path, facts)
+        return self._built(facts, vectors)
+
+    def _gather(
+        self, item: Item, name: str | None, product: ProductModel | None
+    ) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Everything about a picture as plain data, and its prior tokens."""
+        deps = self.deps
+        nodes = InspectionNodes(deps)
+        state: Any = {"image": str(self.root / item.image), "product": name, "instruction": ""}
+        _take(state, nodes.see(state))
+        features = features_of(state, deps)
+        if product is not None:
+            _take(state, nodes.localise(state))
+        _take(state, nodes.retrieve(state))
+        if state.get("scores"):
+            _take(state, nodes.classify(state))
+        key = image_part(features)
+        facts: dict[str, Any] = {"pages": {}, "similarity": None}
+        asked: Any = {"product": item.product, "k": deps.settings.documents}
+        for mode in MODES:
+            found = deps.knowledge.retrieve(key, item.product, mode=mode, **asked)
+            facts["pages"][mode] = [page.doc_id for page in found.documents]
+            facts["similarity"] = max(found.similarities, default=None)
+        further = deps.knowledge.retrieve(
+            key, item.product, **{**asked, "k": MORE}, exclude=facts["pages"]["relevance"]
+        )
+        category = deps.knowledge.category(key, None)
+        kind = (state.get("defect_type") or {}).get("name", "unknown")
+        about = () if kind == "unknown" else deps.knowledge.documents_about(kind, item.product, key)
+        facts |= {
+            "further": [page.doc_id for page in further.documents],
+            "type_pages": [page.doc_id for page in about[:TYPE_PAGES]],
+            "category": [category.source, [list(pair) for pair in category.candidates]],
+            "state": {name: state.get(name) for name in _KEPT}
+            | {name: list(state.get(name, {}).items()) for name in _ORDERED}
+            | {"expert": {"regions": state.get("expert", {}).get("regions", [])}, "picture": state["picture"]},
+            "prior": None,
+        }
+        if product is None:
+            return facts, None
+        shown = product.shown_scale.calibrate(
+            np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
+        )
+        size = state["picture"]["size_px"]
+        facts["prior"] = _plain(calibrated_prior(state, product, deps))
+        facts["raw"] = _plain(raw_prior(state, deps, (size[1], size[0])))
+        facts["map"] = [[round(float(v), 3) for v in row] for row in shrunk(shown)]
+        rounds = self._rounds(nodes, state, product) if self.looks else ()
+        facts["rounds"] = [{"name": one.name, "prior": _plain(one.prior), "crop": one.crop} for one in rounds]
+        vectors = None if self.prior_tokens is None else self.prior_tokens.slot(shown, features).vectors
+        return facts, vectors
+
+    def _built(self, facts: Mapping[str, Any], vectors: NDArray[np.float32] | None) -> PictureEvidence:
+        pages = self.deps.knowledge.documents
+        source, candidates = facts["category"]
+        category = CategoryChoice(source, tuple((name, share) for name, share in candidates))
+        known = facts["prior"] is not None
+        state: Any = {**facts["state"], **{name: dict(facts["state"][name]) for name in _ORDERED}}
+        return PictureEvidence(
+            bundle=ev.bundle(
+                _state({k: v for k, v in state.items() if v is not None}), self.deps.settings, final=False
+            ),
+            prior=_prior(facts["prior"]) if known else None,
+            raw=_prior(facts["raw"]) if known else None,
+            anomaly_map=np.asarray(facts["map"], np.float32) if known else None,
+            pages={mode: tuple(pages[i] for i in ids) for mode, ids in facts["pages"].items()},
+            further=tuple(pages[i] for i in facts["further"]),
+            type_pages=tuple(pages[i] for i in facts["type_pages"]),
+            category=category,
+            good_pages=_good_pages(category, self.deps),
+            rounds=tuple(
+                Round(one["name"], _prior(one["prior"]), tuple(one["crop"]) if one["crop"] else None)
+                for one in (facts["rounds"] if known else ())
+            ),
+            s_cal=(facts["state"].get("decision") or {}).get("probability"),
+            similarity=facts["similarity"],
+            prior_vectors=vectors,
+        )
+
+    def _rounds(self, nodes: InspectionNodes, state: Any, product: ProductModel) -> tuple[Round, ...]:
+        """The further looks that this picture and product have the material for."""
+        found, later = [], _state({**state})
+        available = nodes.available(state)
+        for name in ("zoom", "reference", "self_consistency"):
+            if name not in available:
+                continue
+            _take(later, getattr(nodes, name)(later))
+            _take(later, nodes.classify(later))
+            window = later["evidence"]["Z1"]["values"] if name == "zoom" else None
+            crop = None if window is None else (window["x0"], window["y0"], window["x1"], window["y1"])
+            found.append(Round(name, calibrated_prior(later, product, self.deps), crop))
+        return tuple(found)
+
+
+def calibrated_prior(state: Any, product: ProductModel, deps: InspectionDeps) -> Prior:
+    """The expert's evidence on the scale of good parts, admitted for detection only where the gate lets it."""
+    decision = state["decision"]
+    count, p_value = decision["references"], decision["p_value"]
+    anomaly_map = np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
+    gate = product.gate(anomaly_map, (int(state["features"]["grid"][0]), int(state["features"]["grid"][1])))
+    return Prior(
+        score=decision["score"],
+        threshold=decision["threshold"],
+        percentile=None if p_value is None else min(1.0, max(0.0, 1.0 - (p_value * (count + 1) - 1.0) / count)),
+        probability=decision["probability"],
+        admitted=gate.admitted,
+        calibrated=decision["probability"] is not None,
+        boxes=_boxes(state["expert"]["regions"], state["picture"]["size_px"]),
+        types=_types(state),
+        grid=text_grid(product.shown_scale.calibrate(anomaly_map)),
+    )
+
+
+def raw_prior(state: Any, deps: InspectionDeps, size: tuple[int, int]) -> Prior:
+    """The same look as a detector without calibration tells it: a raw score, areas above a value of other products."""
+    scale = UNCALIBRATED_SCALE
+    anomaly_map = np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
+    least = scale.area_share * anomaly_map.size
+    regions = find_regions(anomaly_map, scale.threshold, min_area_px=least, min_peak=scale.peak)
+    boxes = tuple(
+        PriorBox(region.box, region.place, region.area_px / (size[0] * size[1]), f"R{number}")
+        for number, region in enumerate(regions, start=1)
+    )
+    return Prior(state["scores"]["whole"], None, None, None, False, False, boxes, _types(state), None)
+
+
+def shrunk(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map of at most MAP_PX a side; a cell is the highest value in it."""
+    height, width = anomaly_map.shape
+    rows = np.linspace(0, height, min(height, MAP_PX), endpoint=False).astype(int)
+    columns = np.linspace(0, width, min(width, MAP_PX), endpoint=False).astype(int)
+    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(anomaly_map, rows, axis=0), columns, axis=1), np.float32)
+
+
+def _state(plain: dict[str, Any]) -> Any:
+    """A state that was put together step by step."""
+    return plain
+
+
+def _plain(prior: Prior) -> dict[str, Any]:
+    return dataclasses.asdict(prior)
+
+
+def _prior(plain: Mapping[str, Any]) -> Prior:
+    boxes = tuple(PriorBox(**{**box, "box": tuple(box["box"])}) for box in plain["boxes"])
+    return Prior(**{**plain, "boxes": boxes, "types": tuple((name, share) for name, share in plain["types"])})
+
+
+def _boxes(regions: Any, size_px: Any) -> tuple[PriorBox, ...]:
+    whole = max(1, size_px[0] * size_px[1])
+    return tuple(PriorBox(tuple(r["box"]), r["place"], min(1.0, r["area_px"] / whole), r["id"]) for r in regions)
+
+
+def _types(state: Any) -> tuple[tuple[str, float], ...]:
+    kind = state.get("defect_type")
+    return tuple((c["name"], c["posterior"]) for c in kind["candidates"]) if kind else ()
+
+
+def _good_pages(category: CategoryChoice, deps: InspectionDeps) -> tuple[KnowledgeDocument, ...]:
+    pages = deps.knowledge.documents.values()
+    found = []
+    for name, _ in category.candidates:
+        found += [page for page in pages if page.product == name and page.defect_type == GOOD][:1]
+    return tuple(found)
+
+
+def _take(state: Any, update: Mapping[str, Any]) -> None:
+    """Merge a step's update into the state as the graph's reducers do.
+
+    Raises:
+        InputError: the step failed.
+    """
+    if update.get("error"):
+        raise InputError(f"{state['image']}: {update['error']['message']}")
+    for name, value in update.items():
+        if name in ("scores", "documents", "evidence"):
+            state[name] = {**state.get(name, {}), **value}
+        elif name in ("done", "trace"):
+            state[name] = [*state.get(name, []), *value]
+        else:
+            state[name] = value

@@ -1,0 +1,286 @@
+"""The ladder on a made set of textures, with a model that reads what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import texture, with_square
+from PIL import Image
+
+from flawscope.agent.errors import ConfigError
+from flawscope.agent.reasoner.prior_lines import Prior, PriorBox
+from flawscope.agent.settings import LoadedSettings, load_settings
+from flawscope.agent.uncertainty.records import read_log
+from flawscope.agent.vision_language import Generated, LetterAnswer, Message, Picture
+from flawscope.benchmarks.ablation import RULES, run_ablation
+from flawscope.benchmarks.ablation_stress import blank, objects
+from flawscope.benchmarks.ablation_tables import render
+from flawscope.benchmarks.mmad.arms import BY_NAME, LADDER, arms_named
+from flawscope.benchmarks.mmad.asking import DOUBT, Asking, agreement, further, magnified, mapped_back, raw_lines
+from flawscope.benchmarks.mmad.baselines import ByRule
+from flawscope.benchmarks.mmad.evidence import EvidenceSource, PictureEvidence, shrunk
+from flawscope.benchmarks.mmad.making import Plan, make_questions
+from flawscope.benchmarks.mmad.questions import Item, ItemSet, load_items
+from flawscope.benchmarks.mmad.run import LOG
+from flawscope.benchmarks.mmad.workshop import open_workshop, references_of
+from flawscope.tools.knowledge.builder import shipped_documents
+
+PRODUCT = "textile"  # the one product with a page among the few documents of the cheap parts
+
+
+class Reader:
+    """Says yes where the prior reports a defect; sure of it. Unsure of all it is not told about.
+
+    Attributes:
+        asked: conversations so far.
+    """
+
+    name = "reader"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Message, ...]] = []
+
+    def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
+        self.asked.append(tuple(messages))
+        text = messages[-1].text
+        wanted = "Yes." if "The expert reports a defect" in text else "No." if "gives no verdict" in text else None
+        shares = dict.fromkeys(letters, 1.0 / len(letters))
+        for line in text.splitlines():
+            if wanted is not None and line[3:] == wanted:
+                shares = {letter: 0.01 / (len(letters) - 1) for letter in letters} | {line[0]: 0.99}
+        best = max(letters, key=lambda letter: shares[letter])
+        return LetterAnswer(best, shares, 0.99, best, {"prompt_tokens": len(text)})
+
+    def generate(self, messages: Sequence[Message], **options: Any) -> Generated:
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, _cheap_parts: None) -> Path:
+    """A made set of textures: 10 references, 4 good and 5 defective pictures to ask about, 2 examples."""
+    root = tmp_path_factory.mktemp("labelled")
+    folders = {"train/good": range(10), "test/good": range(20, 24), "test/local": range(30, 37)}
+    for folder, seeds in folders.items():
+        (root / PRODUCT / folder).mkdir(parents=True)
+        for seed in seeds:
+            pixels = texture(seed) if "good" in folder else with_square(texture(seed), 10, 10)
+            Image.fromarray(pixels).save(root / PRODUCT / folder / f"{seed:02d}.png")
+    out = tmp_path_factory.mktemp("made") / "set"
+    make_questions(root, out, Plan((PRODUCT,), good=4, defective=5, examples=2), shipped_documents())
+    return out
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, _cheap_parts: None) -> LoadedSettings:
+    given = {"home": tmp_path_factory.mktemp("workshop"), "backbone": "patch-statistics", "store": "memory"}
+    return load_settings({**given, "false_alarm": 0.15}, environ={})
+
+
+@pytest.fixture(scope="module")
+def source(data: Path, loaded: LoadedSettings) -> EvidenceSource:
+    deps = open_workshop(loaded, load_items(data))
+    return EvidenceSource(deps, data)
+
+
+@pytest.fixture(scope="module")
+def items(data: Path) -> ItemSet:
+    return load_items(data)
+
+
+def one(items: ItemSet, task: str, normal: bool = False) -> Item:
+    return next(item for item in items.items if item.subtask == task and item.normal == normal)
+
+
+def part(items: ItemSet) -> Item:
+    """A question about the kind of part; a base of few pages has none in it."""
+    return replace(one(items, "Anomaly Detection"), task="Object Classification")
+
+
+def test_nothing_asked_about_gets_into_the_workshop(items: ItemSet, source: EvidenceSource) -> None:
+    asked = {(items.root / image).read_bytes() for image in items.images}
+    stored = [path for path in source.deps.home.root.rglob("*.png") if "products" not in path.parts]
+    assert not asked & {path.read_bytes() for path in stored}
+    assert set(references_of(items)[PRODUCT]) & set(items.images) == set()
+    assert len(references_of(items)[PRODUCT]) == 10
+
+
+def test_evidence_is_that_of_an_inspection_and_the_same_from_the_cache(
+    items: ItemSet, source: EvidenceSource, data: Path
+) -> None:
+    bad = source.of(one(items, "Anomaly Detection"))
+    good = source.of(one(items, "Anomaly Detection", normal=True))
+    assert bad.prior is not None
+    assert good.s_cal is not None
+    assert bad.s_cal is not None
+    assert bad.s_cal > 0.5 > good.s_cal
+    assert bad.bundle.probability == bad.s_cal == bad.prior.probability
+    assert bad.prior.boxes[0].place.startswith("upper left")
+    assert bad.anomaly_map is not None
+    assert 0.0 <= bad.anomaly_map.min() <= bad.anomaly_map.max() <= 1.0
+    again = EvidenceSource(source.deps, data).of(one(items, "Anomaly Detection"))
+    assert again.prior == bad.prior
+    assert again.raw == bad.raw
+    assert again.rounds == bad.rounds
+    assert again.pages == bad.pages
+    assert again.bundle.items == bad.bundle.items
+
+
+def test_each_arm_gives_what_it_says(items: ItemSet, source: EvidenceSource) -> None:
+    item = one(items, "Anomaly Detection")
+    evidence = source.of(item)
+
+    def prompt(name: str) -> Message:
+        model = Reader()
+        line = Asking(model, items.root).line(item, BY_NAME[name], evidence)
+        assert line["arm"] == name
+        return model.asked[0][-1]
+
+    assert [picture.label for picture in prompt("A0").pictures] == ["query"]
+    assert [picture.label for picture in prompt("A1").pictures] == ["reference", "query"]
+    assert "Quoted pages" not in prompt("A1").text
+    assert "> " in prompt("A2").text
+    assert "[M1]" not in prompt("A3").text
+    assert "not calibrated" in prompt("A4").text
+    assert "Probability of a defect" not in prompt("A4").text
+    assert "Probability of a defect" in prompt("A5").text
+    assert "> " not in prompt("A5.nodoc").text
+    assert [picture.label for picture in prompt("A5.noref").pictures] == ["query"]
+
+
+def test_retries_bring_new_evidence_and_keep_the_surest_answer(items: ItemSet, source: EvidenceSource) -> None:
+    item = one(items, "Anomaly Detection")
+    evidence = source.of(item)
+
+    class Unsure(Reader):
+        certainty = (0.6, 0.9, 0.7, 0.65)
+
+        def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
+            p = self.certainty[len(self.asked)]
+            self.asked.append(tuple(messages))
+            best = letters[len(self.asked) % 2]
+            return LetterAnswer(best, {x: p if x == best else 1 - p for x in letters}, 1.0, best)
+
+    model = Unsure()
+    line = Asking(model, items.root).line(item, BY_NAME["A9"], evidence)
+    texts = [messages[-1].text for messages in model.asked]
+    assert len(texts) == 1 + len(line["retries"]) == line["calls"] == 1 + len(evidence.rounds) > 2
+    assert len(set(texts)) == len(texts)  # each round says something new
+    assert line["answer"] == "A"  # of the second call, the surest: not the last
+    sure = Reader()
+    assert Asking(sure, items.root).line(item, BY_NAME["A9"], evidence)["retries"] == []
+
+
+def test_further_evidence_depends_on_what_is_asked(items: ItemSet, source: EvidenceSource) -> None:
+    item = part(items)
+    evidence = source.of(item)
+    asking = Asking(Reader(), items.root)
+    given = asking.given(item, BY_NAME["A9"], evidence)
+    assert [name for name, _ in further(item, given, evidence)] == (["more_docs"] if evidence.further else [])
+    defect = replace(item, task="Defect Classification")
+    names = [name for name, _ in further(defect, given, evidence)]
+    assert names[0] == "zoom"
+    zoomed = further(defect, given, evidence)[0][1].query
+    assert zoomed.shape[0] < given.query.shape[0]
+    alone = replace(given, prior=None)
+    assert further(one(items, "Anomaly Detection"), alone, evidence) == []
+
+
+def test_the_ladder_is_climbed_kept_and_told(data: Path, loaded: LoadedSettings, tmp_path: Path) -> None:
+    model = Reader()
+    arms = ["A1", "A5", "A6", "A7", "A8", "A9"]
+    result = run_ablation(data, model, loaded, arms=arms, stress=2, goods=3, out=tmp_path / "run")
+    assert set(result["missing"]) == {"A6", "A7", "A8"}
+    detection = {
+        name: [line for line in lines if line["task"] == "Anomaly Detection"] for name, lines in result["lines"].items()
+    }
+    assert sum(line["correct"] for line in detection["A5"]) > sum(line["correct"] for line in detection["A1"])
+    text = render(result)
+    assert "A5 against A0: +" in text
+    assert "no text tower" in text
+    assert "| evidence by rule |" in text
+    kinds = {row.name: row for row in result["stress"]}
+    assert kinds["option letters moved on"].confidence[0] == pytest.approx(
+        kinds["option letters moved on"].confidence[1]
+    )
+    assert {row.arm for row in result["goods"]} == {"A0", "A1", "A4", "A5", "A9"}
+    assert all(row.alarms == 0 for row in result["goods"] if row.arm == "A5")
+    log = read_log(tmp_path / "run" / "A5" / LOG)
+    assert {record.s_cal is None for record in log.records} == {False}
+    calls = len(model.asked)
+    again = run_ablation(data, model, loaded, arms=arms, out=tmp_path / "run")
+    assert len(model.asked) == calls  # all answers were kept
+    assert [line["answer"] for line in again["lines"]["A5"]] == [line["answer"] for line in result["lines"]["A5"]]
+    with pytest.raises(ConfigError, match="holds another run"):
+        run_ablation(data, model, loaded, arms=["A1"], limit=2, out=tmp_path / "run")
+
+
+def test_rules_read_the_evidence(items: ItemSet, source: EvidenceSource) -> None:
+    rules = ByRule()
+    lines = [(item, rules.answer(item, source.of(item)).letter == item.answer) for item in items.items]
+    detection = [right for item, right in lines if item.subtask == "Anomaly Detection"]
+    assert sum(detection) >= len(detection) - 1
+    assert RULES not in {arm.name for arm in LADDER}
+
+
+def test_the_verifier_objects_to_what_the_evidence_denies(items: ItemSet, source: EvidenceSource) -> None:
+    item = one(items, "Anomaly Detection")
+    evidence = source.of(item)
+    yes = next(letter for letter, text in item.options.items() if text == "Yes.")
+    no = next(letter for letter in item.options if letter != yes)
+    assert objects(item, LetterAnswer(yes, None, None, yes), evidence, ()) is False
+    assert objects(item, LetterAnswer(no, None, None, no), evidence, ()) is True
+    assert objects(part(items), LetterAnswer("A", None, None, "A"), evidence, ()) is None
+    assert objects(item, LetterAnswer(None, None, None, ""), evidence, ()) is None
+
+
+def test_agreement_with_the_expert(items: ItemSet, source: EvidenceSource) -> None:
+    item = one(items, "Anomaly Detection")
+    evidence = source.of(item)
+    found = agreement(item, evidence)
+    assert found is not None
+    yes = next(letter for letter, text in item.options.items() if text == "Yes.")
+    assert found[yes] == pytest.approx(2 * (evidence.s_cal or 0.0) - 1)
+    assert sum(found.values()) == pytest.approx(0.0)
+    place = replace(item, task="Defect Localization", options={"A": "lower right.", "B": "upper left."})
+    located = agreement(place, evidence)
+    assert located is not None
+    assert located["B"] > located["A"]
+    assert agreement(part(items), evidence) is None
+
+
+def test_arms_bring_the_rows_that_they_are_compared_with() -> None:
+    assert [arm.name for arm in arms_named(["A5", "A8"])] == ["A4", "A5", "A8"]
+    assert arms_named(None) == LADDER
+    with pytest.raises(ConfigError, match="no arm A10"):
+        arms_named(["A10"])
+
+
+def test_moved_answers_come_back_to_their_letters() -> None:
+    found = LetterAnswer("A", {"A": 0.7, "B": 0.2, "C": 0.1}, 1.0, "A")
+    back = mapped_back(found, {"A": "B", "B": "C", "C": "A"})
+    assert back.letter == "B"
+    assert back.probabilities == {"A": 0.1, "B": 0.7, "C": 0.2}
+
+
+def test_small_parts_by_hand() -> None:
+    rgb = np.zeros((20, 40, 3), np.uint8)
+    rgb[:, :20] = 100
+    assert (blank(rgb) == 50).all()
+    assert magnified(rgb, (10, 4, 20, 8)).shape == (8, 20, 3)
+    assert magnified(rgb, (0, 0, 40, 20)).shape == rgb.shape
+    peak = np.zeros((200, 300), np.float32)
+    peak[150, 299] = 0.5
+    small = shrunk(peak)
+    assert small.shape == (64, 64)
+    assert small.max() == 0.5
+    assert small[-1].max() == 0.0
+    raw = Prior(0.7, None, None, None, False, False, (PriorBox((0, 0, 4, 4), "upper left", 0.1),))
+    assert len(raw_lines(raw)) == 2
+    assert 0.0 < DOUBT < 1.0
+    assert isinstance(Picture(rgb).rgb, np.ndarray)
+    assert PictureEvidence.__dataclass_fields__
