@@ -10,7 +10,7 @@ from flawscope.agent.vision_language.decoding import prefill
 from flawscope.agent.vision_language.latent import LatentSettings, Thought
 from flawscope.agent.vision_language.latent.controls import initial_tokens
 from flawscope.agent.vision_language.latent.prompt import LatentPrompt, eager_attention
-from flawscope.agent.vision_language.latent.reward import option_shares
+from flawscope.agent.vision_language.latent.reward import Reward
 from flawscope.agent.vision_language.latent.thinking import generate_with, think
 from flawscope.agent.vision_language.messages import Message, Picture, Slot, without_slots
 from flawscope.agent.vision_language.qwen import QwenModel
@@ -184,29 +184,34 @@ def test_other_pictures_give_other_scores(model: QwenModel) -> None:
     assert (one - other).abs().max() > 10 * CLOSE
 
 
-def test_what_is_decoded_is_the_thought_with_the_best_reward(model: QwenModel) -> None:
-    settings = LatentSettings(learning_rate=0.3, patches="random", min_gain=1e-6, min_mass=1e-9, wall_s=600.0)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_decoded_is_the_thought_with_the_best_reward(model: QwenModel, seed: int) -> None:
+    settings = LatentSettings(
+        learning_rate=0.3, patches="random", min_gain=1e-6, min_mass=1e-9, wall_s=600.0, seed=seed
+    )
     outcome = think(model, question(slot=L), LETTERS, settings=settings)
     thought = outcome.thought
     assert thought is not None
     assert outcome.best_reward is not None
-    assert outcome.best_reward > outcome.steps[0].reward
-    assert (
-        thought.patches
-        == tuple(patch for step in outcome.steps if step.reward <= outcome.best_reward for patch in step.injected)[
-            : len(thought.patches)
-        ]
-    )
+    best = next(i for i, step in enumerate(outcome.steps) if step.reward == outcome.best_reward)
+    assert best > 0
+    assert thought.patches == tuple(patch for step in outcome.steps[: best + 1] for patch in step.injected)
+    assert thought.patches
+    # The thought earns that reward, and the proposal and the first word decoded are what it says.
     prompt = LatentPrompt(model, question(slot=L))
+    tokens, ids = torch.from_numpy(thought.tokens), model.letter_ids(LETTERS)
+    assert outcome.base.probabilities is not None
+    base = torch.tensor(list(outcome.base.probabilities.values()))
     with torch.no_grad():
-        seen = prompt.run(torch.from_numpy(thought.tokens), thought.patches).answer.log_softmax(dim=0)
+        seen = prompt.run(tokens, thought.patches).answer
+    again = Reward(LETTERS, ids, base, initial_tokens(model, L), None, settings)(seen, None, tokens)
+    assert again.value == pytest.approx(outcome.best_reward, abs=CLOSE)
     said = generate_with(model, question(slot=L), thought, max_tokens=1)
     assert said.tokens is not None
-    assert said.tokens[0].logprob == pytest.approx(float(seen.max()), abs=CLOSE)
+    assert said.tokens[0].logprob == pytest.approx(float(seen.log_softmax(dim=0).max()), abs=CLOSE)
     assert outcome.proposal is not None
     assert outcome.proposal.probabilities is not None
-    shares = option_shares(seen, model.letter_ids(LETTERS)).shares.tolist()
-    assert list(outcome.proposal.probabilities.values()) == pytest.approx(shares, abs=1e-3)
+    assert list(outcome.proposal.probabilities.values()) == pytest.approx(again.options.shares.tolist(), abs=CLOSE)
 
 
 def test_attention_is_read_without_changing_the_answer(model: QwenModel, prompt: LatentPrompt) -> None:

@@ -14,10 +14,10 @@ from full.latent_model import LETTERS, question, spot, tiny_model
 from flawscope.agent.vision_language.base import LetterAnswer
 from flawscope.agent.vision_language.latent import ARMS, LatentOutcome, LatentSettings, NormalImages
 from flawscope.agent.vision_language.latent.controls import dummy_tokens, equal_orders, initial_tokens
-from flawscope.agent.vision_language.latent.guards import beats_random, is_sampled, keeps_form, may_change
+from flawscope.agent.vision_language.latent.guards import beats_random, is_grounded, is_sampled, keeps_form, may_change
 from flawscope.agent.vision_language.latent.prompt import LatentPrompt, Pass, with_blank_query, with_latent_slot
 from flawscope.agent.vision_language.latent.reward import Reward, option_shares
-from flawscope.agent.vision_language.latent.search import Budget, Search
+from flawscope.agent.vision_language.latent.search import Best, Budget, Search
 from flawscope.agent.vision_language.latent.thinking import think
 from flawscope.agent.vision_language.messages import Message, Picture
 from flawscope.agent.vision_language.qwen import QwenModel
@@ -320,6 +320,25 @@ def test_a_thought_that_does_not_need_the_picture_is_refused(model: QwenModel) -
     unseen = think(model, words, LETTERS, evidence={"A": 0.5, "B": 0.5, "C": 0.5}, settings=settings)
     assert not unseen.accepted
     assert unseen.patch_cells == ()
+
+
+def test_grounding_is_measured_on_the_blank_picture_with_the_same_thought(model: QwenModel) -> None:
+    prompt = LatentPrompt(model, with_latent_slot(question(), 4))
+    tokens = initial_tokens(model, 4)
+    blank = LatentPrompt(model, with_latent_slot(with_blank_query(question()), 4))
+    ids = model.letter_ids(LETTERS)
+    with torch.no_grad():
+        seen, unseen = (option_shares(each.run(tokens, (3, 8)).answer, ids) for each in (prompt, blank))
+    rise = float(unseen.entropy - seen.entropy)
+    assert abs(rise) > 1e-3
+    reward = Reward(LETTERS, ids, seen.shares, tokens, None, UNHURRIED)
+    search = Search(prompt, reward, tokens, None, UNHURRIED, Budget(UNHURRIED, "cpu", lambda: 0.0))
+    best = Best(tokens, (3, 8), search.score(tokens, (3, 8)), 0.0)
+    before = prompt.positions
+    for wanted, grounded in ((rise - 1e-4, True), (rise + 1e-4, False)):
+        settings = dataclasses.replace(UNHURRIED, grounding_rise=wanted)
+        assert is_grounded(prompt, best, search, "", settings) is grounded
+    assert prompt.positions == before + 2 * blank.positions
 
 
 def test_only_the_picture_that_is_asked_about_is_blanked() -> None:
