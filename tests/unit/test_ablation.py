@@ -12,14 +12,16 @@ import pytest
 from fakes import texture, with_square
 from PIL import Image
 
-from flawscope.agent.errors import ConfigError
+from flawscope.agent.errors import BackendError, ConfigError
 from flawscope.agent.reasoner.prior_lines import Prior, PriorBox
 from flawscope.agent.settings import LoadedSettings, load_settings
 from flawscope.agent.uncertainty.records import read_log
 from flawscope.agent.vision_language import Generated, LetterAnswer, Message, Picture
+from flawscope.benchmarks import efficiency
 from flawscope.benchmarks.ablation import RULES, run_ablation
 from flawscope.benchmarks.ablation_stress import blank, objects
 from flawscope.benchmarks.ablation_tables import render
+from flawscope.benchmarks.memory import peak_mb
 from flawscope.benchmarks.mmad.arms import BY_NAME, LADDER, arms_named
 from flawscope.benchmarks.mmad.asking import DOUBT, Asking, agreement, further, magnified, mapped_back, raw_lines
 from flawscope.benchmarks.mmad.baselines import ByRule
@@ -284,3 +286,40 @@ def test_small_parts_by_hand() -> None:
     assert 0.0 < DOUBT < 1.0
     assert isinstance(Picture(rgb).rgb, np.ndarray)
     assert PictureEvidence.__dataclass_fields__
+
+
+def test_each_setting_is_measured_anew(data: Path, loaded: LoadedSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flawscope.agent.vision_language.loading.load_model", lambda settings: Reader())
+    flags = {"backbone": "patch-statistics", "store": "memory", "false_alarm": 0.15}
+    for arm in ("A0", "A5", "A9"):
+        job = efficiency.Job(str(data), str(loaded.home.root), arm, 3, flags)
+        found = efficiency.measure(job)
+        assert 0.0 <= found["evidence_s"] <= found["p50_s"] <= found["p95_s"]
+        assert (found["evidence_s"] > 1e-4) == (arm != "A0")  # nothing is gathered for the bare question
+
+
+def test_costs_are_told_beside_the_published_ones() -> None:
+    rows = [
+        efficiency.Cost("model alone", "", 0.1, 0.2, 0.0, 1000.0),
+        efficiency.Cost("+ the expert's evidence", "model alone", 0.15, 0.3, 0.04, 1100.0),
+        efficiency.Cost("+ prior tokens", "+ the expert's evidence", missing="none are trained"),
+    ]
+    text = efficiency.render({"title": "set", "pictures": 3, "rows": rows})
+    assert "| + the expert's evidence | 150 | 300 | 40 | 1100 | +50 | +10% |" in text
+    assert "none are trained" in text
+    assert "| 6140 |  |  | 30451 | +1670 | +25% |" in text
+
+
+def test_a_failed_measurement_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="measuring A0 failed"):
+        efficiency.run_efficiency(tmp_path, tmp_path, {"reasoner": "qwen_vl"}, 1, lambda what, done, total: None)
+
+
+def test_peak_memory_counts_what_was_let_go() -> None:
+    with peak_mb() as small:
+        pass
+    with peak_mb() as large:
+        held = np.ones(60_000_000, np.uint8)
+        del held
+    if small.value is not None and large.value is not None:
+        assert large.value - small.value > 40
