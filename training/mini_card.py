@@ -104,6 +104,7 @@ def card_of(
         "config": identity_of(trainer.job.config),
         "data": {"trained_on": sources.train, "held_out": sources.hold_out, "left_out": sources.leave_out},
         "pictures": {"trained_on": len(trainer.job.cases), "held_out": len(trainer.job.held_out)},
+        "steps": trainer.progress.step,
         "losses": trainer.progress.losses,
         "seconds": {name: round(value) for name, value in seconds.items()},
         "measured": measured,

@@ -80,7 +80,7 @@ class PackMaker:
         self._writer = QuestionWriter(self.pages)
         self._closing = self.encode("<|im_end|>\n<|im_start|>assistant\n")
         self._line_end = self.encode("\n")
-        self._letters = [self.encode(letter)[0] for letter in LETTERS]
+        self.letters = [self.encode(letter)[0] for letter in LETTERS]
         self._image = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self._around = [self.tokenizer.convert_tokens_to_ids(f"<|vision_{side}|>") for side in ("start", "end")]
 
@@ -198,7 +198,7 @@ class PackMaker:
             if number < len(lines) - 1:
                 ids += self._line_end
         ids += self._closing
-        answer = self._letters[LETTERS.index(question.answer)]
+        answer = self.letters[LETTERS.index(question.answer)]
         return Ending(tuple(ids), ((len(ids) - 1, answer),), tuple(options))
 
 

@@ -52,7 +52,7 @@ class MiniShape:
 
     vocabulary: int = 3072
     width: int = 128
-    layers: int = 5
+    layers: int = 4
     heads: int = 4
     hidden: int = 384
     vision_width: int = 96
@@ -191,7 +191,11 @@ def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None
     language.embed_tokens.weight.normal_(0.0, scale)
     frequency = 1e5 ** (-torch.arange(half) / half)
     basis = torch.linalg.qr(torch.randn(d, d))[0]
-    read, written = basis[: int(slow.sum())], basis[int(slow.sum()) : 2 * int(slow.sum())]
+    count = int(slow.sum())
+    read, written = basis[:count], basis[count : 2 * count]
+    asked, found, gathered = basis[2 * count], basis[2 * count + 1], basis[2 * count + 2]
+    near = (frequency > 0.01) & (frequency < 0.1)
+    still = [half - 1, size - 1]
     for number, layer in enumerate(language.layers):
         attention = layer.self_attn
         query, key, value, output = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
@@ -205,6 +209,7 @@ def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None
         layer.mlp.down_proj.weight.normal_(0.0, 0.25 / math.sqrt(shape.hidden * shape.layers))
         query.bias.zero_()
         key.bias.zero_()
+        value.bias.zero_()
         if number == 0:  # head 0 looks one token back and writes what stood there into a subspace of its own
             query.weight[:size].zero_()
             key.weight[:size].zero_()
@@ -217,27 +222,23 @@ def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None
             output.weight[:, :size].zero_()
             output.weight[:, :size][:, slow] = 0.2 * written.T
             # head 1 looks at the token that begins the question, so that a word knows whether it is told or asked
-            rows, still = slice(size, 2 * size), [half - 1, size - 1]
+            rows = slice(size, 2 * size)
             for weight in (query.weight, key.weight):
                 weight[rows].zero_()
             query.bias[rows][still] = 6.0
             unit = functional.normalize(language.embed_tokens.weight[torch.tensor(marks)], dim=1)
             key.weight[rows][still] = 1.5 * unit[0]
+            value.weight[size] = unit[0] / math.sqrt(d)
+            output.weight[:, size] = asked
             # head 2 looks at the letter of the option that a word belongs to, the nearest one before it, and copies it
             rows = slice(2 * size, 3 * size)
             for weight in (query.weight, key.weight):
                 weight[rows].zero_()
-            near = (frequency > 0.01) & (frequency < 0.1)
             query.bias[rows][:half][near] = key.bias[rows][:half][near] = 8.0
             query.bias[rows][still] = 6.0
             key.weight[rows][still] = 1.2 * unit[1:].sum(dim=0)
             value.weight[rows] = basis[-size:]
             output.weight[:, rows] = 0.2 * basis[-size:].T
-        if number == shape.layers - 1:  # heads say what they look at, as far as an option's letter goes
-            for head in range(shape.heads):
-                rows = slice(head * size, (head + 1) * size)
-                value.weight[rows] = basis[-size:]
-                output.weight[:, rows] = 0.1 * basis[-size:].T
         if number == 1:  # head 0 looks where the token before was this one, head 1 where both are alike
             for head, asks, finds in ((0, (read,), (written,)), (1, (read, written), (read, written))):
                 rows = slice(head * size, (head + 1) * size)
@@ -245,3 +246,23 @@ def lay_out_circuits(model: Any, shape: MiniShape, marks: Sequence[int]) -> None
                 key.weight[rows].zero_()
                 query.weight[rows][slow] = 3.0 * sum(asks)
                 key.weight[rows][slow] = 3.0 * sum(finds)
+            # how much of what head 1 looks at was told: a word that was told is found
+            value.weight[size] = -asked / 6.0
+            value.bias[size] = 1.0
+            output.weight[:, size] = 1.2 * found
+        if number == 2:  # head 0 gathers that over the words of the same option, which share its letter
+            query.weight[:size].zero_()
+            query.weight[:size][slow] = 2.2 * basis[-size:][:count]
+            key.weight[:size] = query.weight[:size]
+            query.bias[:half][near] = key.bias[:half][near] = 3.0
+            value.weight[0] = found / 4.0
+            output.weight[:, 0] = 2.0 * gathered
+        if number == shape.layers - 1:  # heads say the letter of what they look at, head 0 that of what was found
+            for head in range(shape.heads):
+                rows = slice(head * size, (head + 1) * size)
+                value.weight[rows] = basis[-size:]
+                output.weight[:, rows] = (0.1 if head else 0.6) * basis[-size:].T
+            query.weight[:size].zero_()
+            key.weight[:size].zero_()
+            query.bias[still] = 5.0
+            key.weight[still] = 2.0 * gathered + asked

@@ -266,8 +266,8 @@ def read_batch(
     return [*(out.hidden_states[layer] for layer in layers), out.last_hidden_state]
 
 
-def cosine_rate(step: int, steps: int, warm_up: int, floor: float = 0.02) -> float:
-    """Share of the peak learning rate: a straight warm-up, then half a cosine down to a floor."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+def cosine_rate(share: float, warm_up: float, floor: float = 0.02) -> float:
+    """Part of the peak learning rate after a share of the run: a straight warm-up, then half a cosine to a floor."""
+    if share < warm_up:
+        return max(share / warm_up, 0.02)
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * (share - warm_up) / (1.0 - warm_up)))
