@@ -22,6 +22,9 @@ def train_mini(
         typer.Option("--leave-out", help="Product of which nothing is seen (default: those that it is tested on)."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the optimiser, fewer for trying.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.1, help="End after so long, however many steps that are.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of weights, cases and pictures.")] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, max=16, help="Processes, one core each.")] = 2,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the checkpoint.")] = None,
@@ -36,7 +39,7 @@ def train_mini(
     from ..agent.terminal import ProgressBar
     from ..training import mini
 
-    config = mini.MiniConfig(seed=seed, workers=workers)
+    config = mini.MiniConfig(minutes=minutes, seed=seed, workers=workers)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
     sources = mini.sources_of(

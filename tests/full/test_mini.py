@@ -22,7 +22,7 @@ from flawscope.training.questions import compose_question, subject_of
 from flawscope.training.questions.simulated import Simulator
 
 SHAPE = MiniShape(vocabulary=640, width=96, layers=2, heads=3, hidden=64, vision_width=24, vision_layers=1)
-CONFIG = mini.MiniConfig(shape=SHAPE, steps=4, packs=2, endings=2, warm_up=2, workers=1, checkpoint_every=2)
+CONFIG = mini.MiniConfig(shape=SHAPE, steps=4, packs=1, endings=2, warm_up=0.5, workers=1, checkpoint_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(sim
     halfway = mini.prepare(tmp_path / "b", CONFIG, simulator, [case], [case], [picture], "one")
     first = mini.Trainer(halfway, 0, group=False)
     for _ in range(2):
-        first.step()
+        first.step(first.share())
     mini.save_checkpoint(
         halfway.folder / mini.CHECKPOINT, first.learner, first.optimiser, {}, first.progress, halfway.fingerprint
     )
@@ -170,7 +170,7 @@ def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(sim
 
 def test_twenty_steps_bring_the_loss_down(simulator, tmp_path):
     config = mini.MiniConfig(
-        shape=SHAPE, steps=20, packs=1, endings=2, warm_up=3, learning_rate=3e-3, workers=1, checkpoint_every=5
+        shape=SHAPE, steps=20, packs=1, endings=2, warm_up=0.1, learning_rate=3e-3, workers=1, checkpoint_every=5
     )
     trainer = mini.train(mini.prepare(tmp_path, config, simulator, (), (), (), "x"))
     losses = trainer.progress.losses
