@@ -147,8 +147,9 @@ class ModelReasoner:
             read, first = checked(second, evidence), second
         if isinstance(read, str):
             said = f"The answer of {self.name} could not be used, also when it was asked again: {read}"
-            draft = DraftReport(verdict=Verdict.REVIEW)
-            return ReasonerReply(draft, None, "the model gave no usable answer", usage=usage, problems=(said,))
+            draft, (_, _, parts) = DraftReport(verdict=Verdict.REVIEW), decision_entropy(None, evidence)
+            source = "the model gave no usable answer"
+            return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=(said,))
         return _Read(read, first, usage)
 
     def _generate(self, messages: Sequence[Message]) -> Generated:

@@ -21,6 +21,8 @@ from flawscope.agent.vision_language import Generated, LetterAnswer, Message
 from flawscope.agent.vision_language.fakes import spoken
 from flawscope.graphs.inspection import RECURSION_LIMIT, build_inspection_graph
 
+PATIENT = {"time_budget_s": 3600.0}
+"""No run here depends on how fast the machine is."""
 MODEL_ACTIONS = ("zoom", "reference", "refute", "self_consistency")
 
 
@@ -62,8 +64,8 @@ WHY = ("verdict", "The score is above the alarm threshold.", "M1")
 
 
 def deps_with(plant: Plant, model: Says, **flags: Any) -> InspectionDeps:
-    deps = plant.deps(**flags)
-    deps.__dict__["reasoner"] = ModelReasoner(model, name="qwen_vl", on_text=flags.get("on_text"))
+    deps = plant.deps(**PATIENT, **flags)
+    deps.__dict__["reasoner"] = ModelReasoner(model, name="qwen_vl")
     return deps
 
 
@@ -220,7 +222,7 @@ def test_every_run_ends_and_repeats_nothing(plant: Plant, picture: str, verdict:
 
 def test_resuming_after_a_question_to_a_person_continues_the_same_state(plant: Plant) -> None:
     model = Says(lambda _: words("OK"))
-    with Inspector(plant.loaded(ask_human=True), checkpointer=InMemorySaver()) as inspector:
+    with Inspector(plant.loaded(**PATIENT, ask_human=True), checkpointer=InMemorySaver()) as inspector:
         inspector.deps.__dict__["reasoner"] = ModelReasoner(model, name="qwen_vl")
         events = list(inspector.stream(plant.square, product="plate", thread_id="t"))
         assert [kind for kind, _ in events][-1] == "interrupt"
@@ -246,7 +248,7 @@ class Thinking(ModelReasoner):
 
 @pytest.mark.parametrize("latent", [True, False])
 def test_latent_reasoning_is_asked_for_once_and_only_where_it_is_set(plant: Plant, latent: bool) -> None:
-    deps = plant.deps(latent=latent, max_actions=5)
+    deps = plant.deps(**PATIENT, latent=latent, max_actions=5)
     reasoner = Thinking(Says(lambda _: words("OK")), name="qwen_vl")
     deps.__dict__["reasoner"] = reasoner
     steps, report = run(deps, plant.square)
