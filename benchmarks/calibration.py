@@ -279,11 +279,21 @@ def render(result: CalibrationResult) -> Group:
         f"{c.answers} answers of {c.model or 'a model without a name'} on {len(c.products)} products; {split}",
         f"temperature {heat}; log-odds of being right per spread of a sign: {signs}",
     ]
+    notes += [warning] if (warning := no_better(result.tasks[0])) else []
     if result.out is not None:
         notes.append(f"written to {result.out} (sha256 {c.sha256[:12]})")
     if result.diagram is not None:
         notes.append(f"diagram: {result.diagram}")
     return Group(_worth_table(result), _threshold_table(result), *notes)
+
+
+def no_better(row: TaskWorth) -> str:
+    """That a calibrator is not worth using, where the options' own probabilities did as well; empty otherwise."""
+    stated, _, calibrated = row.worth
+    if stated.brier is None or calibrated.brier is None or calibrated.brier < stated.brier:
+        return ""
+    wrong = round((1.0 - (calibrated.accuracy or 0.0)) * calibrated.known)
+    return f"no better than what was stated (Brier score), by {wrong} wrong answers: fit it to more before using it"
 
 
 def _table(title: str, *columns: str) -> Table:

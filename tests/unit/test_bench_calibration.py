@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flawscope.agent.errors import ConfigError
 from flawscope.agent.uncertainty.calibrator import load_calibrator
 from flawscope.benchmarks import detection_metrics as dm
-from flawscope.benchmarks.calibration import render, run_calibration
+from flawscope.benchmarks.calibration import TaskWorth, Worth, no_better, render, run_calibration
 from flawscope.benchmarks.reliability import draw_reliability, reliability_bins
 
 
@@ -104,6 +104,7 @@ def test_products_are_judged_by_the_others_and_the_file_is_written(tmp_path: Pat
     with Image.open(drawn) as picture:
         assert picture.format == "PNG"
     shown = text_of(result)
+    assert "no better than" not in shown
     assert "each product judged by a calibrator of the others" in shown
     assert "How sure, and how right" in shown
     assert "not measured" in shown
@@ -150,6 +151,15 @@ def test_answers_without_probabilities_are_calibrated_by_their_entropy(tmp_path:
     assert (stated.known, stated.ece, entropy.known, entropy.ece, calibrated.known) == (0, None, 200, None, 200)
     assert entropy.auroc == 0.5  # the same for all
     assert text_of(result)
+
+
+def test_a_calibrator_that_is_no_better_is_not_recommended() -> None:
+    stated = Worth("stated", 40, 0.9, 0.05, 0.08, 0.02, 0.0, 0.8)
+    entropy = Worth("entropy", 40, 0.9, None, None, 0.02, 0.0, 0.8)
+    worse = Worth("calibrated", 40, 0.9, 0.06, 0.09, 0.03, 0.0, 0.7)
+    assert "by 4 wrong answers" in no_better(TaskWorth("all", 40, (stated, entropy, worse), None))
+    better = Worth("calibrated", 40, 0.9, 0.02, 0.07, 0.03, 0.0, 0.7)
+    assert no_better(TaskWorth("all", 40, (stated, entropy, better), None)) == ""
 
 
 def test_the_command(tmp_path: Path) -> None:
