@@ -78,15 +78,16 @@ def letter_answer(
 def named_letter(reply: str, letters: Sequence[str]) -> tuple[str, int] | None:
     """The option that a reply names, strictly: its beginning, or behind "the answer is".
 
-    A letter that a small word follows is none ("A scratch"), nor is one of several ("A or B").
+    A letter that a small word follows is none ("A scratch"), nor is one of several ("A or B"); one said again and again
+    by a model that does not stop is one ("AAAA").
 
     Returns:
         The letter and where it stands; None when the reply names none.
     """
-    one = "(" + "|".join(re.escape(letter) for letter in letters) + r")(?![\w'’])(?!\s+[a-z])"
+    one = "(" + "|".join(re.escape(letter) for letter in letters) + r")\1*(?![\w'’])(?!\s+[a-z])"
     found = re.match(rf"[\W_]*{one}", reply)
     found = found or re.search(rf"(?i:\b(?:answer|option|choice)\b(?:\s+(?:is|would\s+be))?)\s*:?[\W_]*{one}", reply)
-    if found is None or re.match(rf"\W*(?:,|/|&|\band\b|\bor\b)\W*{one}", reply[found.end(1) :]):
+    if found is None or re.match(rf"\W*(?:,|/|&|\band\b|\bor\b)\W*{one}", reply[found.end() :]):
         return None
     return found.group(1), found.start(1)
 
