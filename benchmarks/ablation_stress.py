@@ -87,25 +87,33 @@ def stress_rows(
     """Ask A5's questions again with false evidence, one kind at a time."""
     arm = BY_NAME[BASE]
     kinds: dict[str, Callable[[Item, Given, PictureEvidence], tuple[LetterAnswer, Given, PictureEvidence] | None]] = {
-        "option letters moved on": lambda i, g, e: (_moved(asking, i, g, e), g, e),
-        "blank picture": lambda i, g, e: _asked(asking, i, replace(g, query=blank(g.query)), e),
+        "blank picture, the evidence as it was": lambda i, g, e: _asked(asking, i, replace(g, query=blank(g.query)), e),
+        "blank picture, nothing found in it": lambda i, g, e: _asked(asking, i, _unseen(g), e),
         "pages and kind of another product": lambda i, g, e: _asked(asking, i, *_other_product(source, i, g, e)),
         "pages of other types of the product": lambda i, g, e: _other_types(asking, source, i, g, e),
     }
-    first = []
+    moved = "option letters moved on, mean of both orders"
+    first: list[tuple[Given, PictureEvidence, LetterAnswer]] = []
     for done, item in enumerate(items, start=1):
         evidence = source.of(item)
         given = asking.given(item, arm, evidence)
         first.append((given, evidence, asking.choose(item, given, evidence)))
-        progress("stress", done, len(items) * (len(kinds) + 1))
-    rows = []
-    for number, (name, ask) in enumerate(kinds.items(), start=1):
+        progress("stress", done, len(items) * (len(kinds) + 2))
+    pairs = []
+    for done, (item, (given, evidence, before)) in enumerate(zip(items, first, strict=True), start=1):
+        both = _both_orders(before, _moved(asking, item, given, evidence))
+        pairs.append(
+            (item, before, objects(item, before, evidence, given.pages), *_judged(item, (both, given, evidence)))
+        )
+        progress("stress", len(items) + done, len(items) * (len(kinds) + 2))
+    rows = [_row(moved, pairs)]
+    for number, (name, ask) in enumerate(kinds.items(), start=2):
         pairs = []
         for done, (item, (given, evidence, before)) in enumerate(zip(items, first, strict=True), start=1):
             found = ask(item, given, evidence)
             if found is not None:
                 pairs.append((item, before, objects(item, before, evidence, given.pages), *_judged(item, found)))
-            progress("stress", len(items) * number + done, len(items) * (len(kinds) + 1))
+            progress("stress", len(items) * number + done, len(items) * (len(kinds) + 2))
         if pairs:
             rows.append(_row(name, pairs))
     return tuple(rows)
@@ -184,6 +192,19 @@ def _asked(
 def _moved(asking: Asking, item: Item, given: Given, evidence: PictureEvidence) -> LetterAnswer:
     moved, back = permuted(item, 1)
     return mapped_back(asking.choose(moved, given, evidence), back)
+
+
+def _both_orders(before: LetterAnswer, after: LetterAnswer) -> LetterAnswer:
+    """The mean of two distributions, as a vote takes it: where the orders disagree it is less sure."""
+    if before.probabilities is None or after.probabilities is None:
+        return after
+    shares = {letter: (share + after.probabilities[letter]) / 2 for letter, share in before.probabilities.items()}
+    return replace(before, letter=max(shares, key=lambda letter: shares[letter]), probabilities=shares)
+
+
+def _unseen(given: Given) -> Given:
+    """A blank picture as an inspection tells it: of one colour, nothing is scored and nothing is like it."""
+    return replace(given, query=blank(given.query), prior=None, pages=(), slot=None)
 
 
 def _other_product(

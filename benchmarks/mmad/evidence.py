@@ -5,7 +5,6 @@ The steps are those of an inspection (`flawscope.graphs.nodes`), taken one by on
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -21,18 +20,16 @@ from ...agent.errors import InputError
 from ...agent.home import write_json_atomically
 from ...agent.inspector import InspectionDeps
 from ...agent.reasoner import EvidenceBundle
-from ...agent.reasoner.prior_lines import Prior, PriorBox
-from ...agent.reasoner.text_grid import text_grid
+from ...agent.reasoner.prior_lines import Prior
 from ...graphs import evidence as ev
 from ...graphs.judging import features_of
 from ...graphs.nodes import InspectionNodes
-from ...tools.ad_expert.regions import find_regions
-from ...tools.enrolment import UNCALIBRATED_SCALE
 from ...tools.knowledge.categories import CategoryChoice
 from ...tools.knowledge.features import image_part
 from ...tools.knowledge.schema import GOOD, KnowledgeDocument
 from ...tools.product_model import ProductModel
 from ...tools.products import list_products
+from .priors import calibrated_prior, plain_prior, prior_from, raw_prior, shrunk
 from .questions import Item
 
 if TYPE_CHECKING:
@@ -48,8 +45,6 @@ TYPE_PAGES = 2
 """Pages about the type that the expert names, as an inspection adds them."""
 _KEPT = ("image", "product", "decision", "scores", "defect_type")
 _ORDERED = ("documents", "evidence")
-MAP_PX = 64
-"""Side of the map that think tokens are searched with."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +194,11 @@ class EvidenceSource:
             np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
         )
         size = state["picture"]["size_px"]
-        facts["prior"] = _plain(calibrated_prior(state, product, deps))
-        facts["raw"] = _plain(raw_prior(state, deps, (size[1], size[0])))
+        facts["prior"] = plain_prior(calibrated_prior(state, product, deps))
+        facts["raw"] = plain_prior(raw_prior(state, deps, (size[1], size[0])))
         facts["map"] = [[round(float(v), 3) for v in row] for row in shrunk(shown)]
         rounds = self._rounds(nodes, state, product) if self.looks else ()
-        facts["rounds"] = [{"name": one.name, "prior": _plain(one.prior), "crop": one.crop} for one in rounds]
+        facts["rounds"] = [{"name": one.name, "prior": plain_prior(one.prior), "crop": one.crop} for one in rounds]
         vectors = None if self.prior_tokens is None else self.prior_tokens.slot(shown, features).vectors
         return facts, vectors
 
@@ -217,8 +212,8 @@ class EvidenceSource:
             bundle=ev.bundle(
                 _state({k: v for k, v in state.items() if v is not None}), self.deps.settings, final=False
             ),
-            prior=_prior(facts["prior"]) if known else None,
-            raw=_prior(facts["raw"]) if known else None,
+            prior=prior_from(facts["prior"]) if known else None,
+            raw=prior_from(facts["raw"]) if known else None,
             anomaly_map=np.asarray(facts["map"], np.float32) if known else None,
             pages={mode: tuple(pages[i] for i in ids) for mode, ids in facts["pages"].items()},
             further=tuple(pages[i] for i in facts["further"]),
@@ -226,7 +221,7 @@ class EvidenceSource:
             category=category,
             good_pages=_good_pages(category, self.deps),
             rounds=tuple(
-                Round(one["name"], _prior(one["prior"]), tuple(one["crop"]) if one["crop"] else None)
+                Round(one["name"], prior_from(one["prior"]), tuple(one["crop"]) if one["crop"] else None)
                 for one in (facts["rounds"] if known else ())
             ),
             s_cal=(facts["state"].get("decision") or {}).get("probability"),
@@ -249,68 +244,9 @@ class EvidenceSource:
         return tuple(found)
 
 
-def calibrated_prior(state: Any, product: ProductModel, deps: InspectionDeps) -> Prior:
-    """The expert's evidence on the scale of good parts, admitted for detection only where the gate lets it."""
-    decision = state["decision"]
-    count, p_value = decision["references"], decision["p_value"]
-    anomaly_map = np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
-    gate = product.gate(anomaly_map, (int(state["features"]["grid"][0]), int(state["features"]["grid"][1])))
-    return Prior(
-        score=decision["score"],
-        threshold=decision["threshold"],
-        percentile=None if p_value is None else min(1.0, max(0.0, 1.0 - (p_value * (count + 1) - 1.0) / count)),
-        probability=decision["probability"],
-        admitted=gate.admitted,
-        calibrated=decision["probability"] is not None,
-        boxes=_boxes(state["expert"]["regions"], state["picture"]["size_px"]),
-        types=_types(state),
-        grid=text_grid(product.shown_scale.calibrate(anomaly_map)),
-    )
-
-
-def raw_prior(state: Any, deps: InspectionDeps, size: tuple[int, int]) -> Prior:
-    """The same look as a detector without calibration tells it: a raw score, areas above a value of other products."""
-    scale = UNCALIBRATED_SCALE
-    anomaly_map = np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
-    least = scale.area_share * anomaly_map.size
-    regions = find_regions(anomaly_map, scale.threshold, min_area_px=least, min_peak=scale.peak)
-    boxes = tuple(
-        PriorBox(region.box, region.place, region.area_px / (size[0] * size[1]), f"R{number}")
-        for number, region in enumerate(regions, start=1)
-    )
-    return Prior(state["scores"]["whole"], None, None, None, False, False, boxes, _types(state), None)
-
-
-def shrunk(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map of at most MAP_PX a side; a cell is the highest value in it."""
-    height, width = anomaly_map.shape
-    rows = np.linspace(0, height, min(height, MAP_PX), endpoint=False).astype(int)
-    columns = np.linspace(0, width, min(width, MAP_PX), endpoint=False).astype(int)
-    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(anomaly_map, rows, axis=0), columns, axis=1), np.float32)
-
-
 def _state(plain: dict[str, Any]) -> Any:
     """A state that was put together step by step."""
     return plain
-
-
-def _plain(prior: Prior) -> dict[str, Any]:
-    return dataclasses.asdict(prior)
-
-
-def _prior(plain: Mapping[str, Any]) -> Prior:
-    boxes = tuple(PriorBox(**{**box, "box": tuple(box["box"])}) for box in plain["boxes"])
-    return Prior(**{**plain, "boxes": boxes, "types": tuple((name, share) for name, share in plain["types"])})
-
-
-def _boxes(regions: Any, size_px: Any) -> tuple[PriorBox, ...]:
-    whole = max(1, size_px[0] * size_px[1])
-    return tuple(PriorBox(tuple(r["box"]), r["place"], min(1.0, r["area_px"] / whole), r["id"]) for r in regions)
-
-
-def _types(state: Any) -> tuple[tuple[str, float], ...]:
-    kind = state.get("defect_type")
-    return tuple((c["name"], c["posterior"]) for c in kind["candidates"]) if kind else ()
 
 
 def _good_pages(category: CategoryChoice, deps: InspectionDeps) -> tuple[KnowledgeDocument, ...]:
