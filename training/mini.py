@@ -109,7 +109,7 @@ class MiniConfig:
             raise ConfigError("steps, packs, endings, workers and checkpoint_every must be positive.")
 
 
-class Learner(nn.Module):
+class Learner(nn.Module):  # type: ignore[misc]
     """The mini with the heads that exist in training alone.
 
     Attributes:

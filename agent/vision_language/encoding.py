@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -195,13 +196,13 @@ class Encoder:
             image_grid_thw=torch.tensor(grids, device=ids.device) if grids else None,
             attention_mask=torch.ones_like(ids),
         )
-        return positions  # type: ignore[no-any-return]
+        return positions
 
     def _look(self, picture: Picture) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Merged features (n, d) of a picture and its patch grid (t, h, w); a picture is looked at once."""
         import xxhash
 
-        key = f"{picture.rgb.shape}{xxhash.xxh3_128_hexdigest(memoryview(picture.rgb.copy(order='C')).cast('B'))}"
+        key = f"{picture.rgb.shape}{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(picture.rgb).tobytes())}"
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]

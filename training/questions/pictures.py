@@ -101,7 +101,7 @@ def picture_questions(
             if question is None:
                 continue
             count = min(references, len(product.references))
-            chosen = rng.choice(len(product.references), count, replace=False) if count else []
+            chosen = rng.choice(len(product.references), count, replace=False).tolist() if count else []
             yield replace(
                 question,
                 dataset=dataset.name or dataset.root.name,
