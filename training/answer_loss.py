@@ -23,25 +23,26 @@ class Taught:
 
     Attributes:
         encoded: prompt and answer.
-        answer: ids of the answer, int64 (m,); its last one ends the turn.
+        answer: ids of the answer, int64 (m,).
     """
 
     encoded: Encoded
     answer: torch.Tensor
 
 
-def teach(model: QwenModel, messages: Sequence[Message], answer: str) -> Taught:
+def teach(model: QwenModel, messages: Sequence[Message], answer: str, *, ends: bool = True) -> Taught:
     """Encode a conversation and what is to be said.
 
     Args:
         model: whose tokens.
         messages: the conversation; ends with the user's turn.
         answer: what the assistant is to say.
+        ends: whether the end of the turn is part of it; a letter is read without.
 
     Raises:
         BackendError: the answer is not at the end of what was encoded, or the prompt is too long.
     """
-    text = answer + str(model.checkpoint.processor.tokenizer.eos_token)
+    text = answer + (str(model.checkpoint.processor.tokenizer.eos_token) if ends else "")
     encoded = model.encoder.encode(messages, answer=text)
     ids = model.encoder.token_ids(text)
     tail = encoded.input_ids[0, encoded.length - len(ids) :]

@@ -1,6 +1,6 @@
 """Train the tokenizers of prior tokens (E_c of ADSeeker) against a frozen language model.
 
-A sample is a question about a labelled picture; the loss is that of the answer's tokens, and its gradient reaches the
+A sample is a question about a labelled picture; the loss is that of the answer's letter, and its gradient reaches the
 tokenizers through the frozen model alone. Half of the prompts also say the evidence in words and quote pages, as
 prompts in use do: tokens that never stood beside the words would disturb their reading.
 """
@@ -119,13 +119,15 @@ class TokenTask:
         return self.losses([self.samples[index] for index in indices]).mean()
 
     def losses(self, samples: Sequence[TokenSample], *, tokens: bool = True) -> torch.Tensor:
-        """Mean negative log-likelihood of the tokens of each answer, float32 (B,).
+        """Mean negative log-likelihood of each answer's letter, float32 (B,).
 
         Args:
             samples: B of them.
             tokens: False leaves the prior tokens out of the prompts.
         """
-        taught = [teach(self.model, sample.messages(tokens=tokens), sample.question.answer) for sample in samples]
+        taught = [
+            teach(self.model, sample.messages(tokens=tokens), sample.question.answer, ends=False) for sample in samples
+        ]
         encoder = self.model.encoder
         embeds = [
             encoder.embeddings(one.encoded, {"prior": self.vectors(sample.evidence)} if tokens else None)
