@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ..tools.ad_expert.text_anchors import TextAnchors
     from ..tools.ad_expert.zero_shot import ZeroShotExpert
     from ..tools.backbones import Backbone
+    from ..tools.control_plan.schema import ProductPlan
+    from ..tools.control_plan.store import PlanVersion
     from ..tools.knowledge.base import KnowledgeBase
+    from ..tools.logic.checks import LogicModel
     from ..tools.products import ProductModel
     from .uncertainty.calibrator import Calibrator
     from .vision_language import OnText
@@ -41,6 +44,8 @@ class InspectionDeps:
         references: good pictures that stand in for an enrolled product.
         products: those in use, by name; a fitted product may be put here without enrolling it.
         on_text: sees a model's answer grow, None for nobody.
+        plans: control plans of products in use; None where there is none.
+        logic: what good parts hold, by product's fingerprint; made when a check is first asked for.
     """
 
     loaded: LoadedSettings
@@ -49,6 +54,8 @@ class InspectionDeps:
     references: tuple[str, ...] = ()
     products: dict[str, ProductModel] = field(default_factory=dict)
     on_text: OnText | None = None
+    plans: dict[str, tuple[ProductPlan, PlanVersion] | None] = field(default_factory=dict)
+    logic: dict[str, LogicModel] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -176,6 +183,24 @@ class InspectionDeps:
 
             self.products[name] = load_product(self.home.products, name, self.backbone)
         return self.products[name]
+
+    def plan(self, name: str | None) -> tuple[ProductPlan, PlanVersion] | None:
+        """The product's control plan and its version, None without one; read once.
+
+        Raises:
+            ProductError: it is damaged.
+        """
+        if name is None:
+            return None
+        if name not in self.plans:
+            folder = self.home.root / "plans"
+            if (folder / name).is_dir():
+                from ..tools.control_plan.store import PlanStore
+
+                self.plans[name] = PlanStore(folder).plan(name)
+            else:
+                self.plans[name] = None
+        return self.plans[name]
 
     def close(self) -> None:
         """Let go of the knowledge base, when it was opened."""

@@ -191,8 +191,8 @@ def _made_set(folder: Path, tell: Progress) -> dict[str, dict[str, float]]:
         features = backbone.encode_image(prepare(rgb, config)[None])
         return expert_tokens(features), features.grid
 
-    references = sorted((folder / "train/good").glob("*.png"))[:REFERENCES]
-    tests = sorted((folder / "test/good").glob("*.png"))[:PICTURES]
+    references = sorted((folder / "train/good").glob("*.*"))[:REFERENCES]
+    tests = sorted((folder / "test/good").glob("*.*"))[:PICTURES]
     tell("made set: references")
     seen = [look(load_image(str(path)).rgb) for path in references]
     model = fit_logic([tokens for tokens, _ in seen], [grid for _, grid in seen])
@@ -222,10 +222,14 @@ def render(result: LogicResult) -> str:
     lines = []
     if result.boards:
         lines.append("printed circuit boards against their templates")
-        lines.append(f"  {'half':<10} {'pairs':>5} {'boxes':>5} {'found':>6} {'false an image':>14} {'not aligned':>11}")
+        lines.append(
+            f"  {'half':<10} {'pairs':>5} {'boxes':>5} {'found':>6} {'false an image':>14} {'not aligned':>11}"
+        )
         for row in result.boards:
             share, wrong = row.found / max(1, row.boxes), row.false_regions / max(1, row.pairs)
-            lines.append(f"  {row.half:<10} {row.pairs:>5} {row.boxes:>5} {share:>6.3f} {wrong:>14.2f} {row.failed:>11}")
+            lines.append(
+                f"  {row.half:<10} {row.pairs:>5} {row.boxes:>5} {share:>6.3f} {wrong:>14.2f} {row.failed:>11}"
+            )
         for row in result.boards:
             kinds = ", ".join(f"{kind} {hit}/{count}" for kind, (hit, count) in row.found_by_type.items())
             lines.append(f"  {row.half}: {kinds}")

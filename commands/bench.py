@@ -117,6 +117,15 @@ def bench_retriever(
     _bench("retriever", data, splits=splits)
 
 
+@app.command("logic")
+def bench_logic(
+    data: DataOption,
+    product: Annotated[str, typer.Option("--product", help="Tree on whose pictures parts are changed.")] = "transistor",
+) -> None:
+    """Boards against their templates, and missing, extra and swapped parts made on good pictures."""
+    _bench("logic", data, product=product)
+
+
 @app.command("speed")
 def bench_speed(data: DataOption) -> None:
     """What an inspection costs beside the backbone's own forward pass."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..agent.errors import ConfigError
+from . import plan
 from .shared import (
     FalseAlarmOption,
     HomeOption,
@@ -22,6 +23,7 @@ from .shared import (
 )
 
 app = typer.Typer(help="The enrolled products.", no_args_is_help=True)
+app.add_typer(plan.app, name="plan")
 
 
 def enroll(

@@ -23,6 +23,7 @@ from . import evidence as ev
 from . import zero_shot
 from .doubt import assessed, doubt_in_words
 from .judging import Judge, features_of
+from .planned import planned_evidence
 from .refuting import applied, as_state
 from .report import compose_report, failure_report
 from .routing import VIEW_ACTIONS, doubtful, next_action
@@ -147,6 +148,7 @@ class InspectionNodes:
         put = self.deps.artifacts.put
         further = {"tiles": found.tile_score, "text": found.text_score}
         further = {view: score for view, score in further.items() if score is not None}
+        planned = planned_evidence(self._features(state), self._rgb(state), regions, product, self.deps)
         return {
             "expert": {
                 "anomaly_map": put(found.anomaly_map),
@@ -155,7 +157,7 @@ class InspectionNodes:
                 "peak_px": views.peak_of(found.anomaly_map),
             },
             "scores": {"whole": found.image_score, **further},
-            "evidence": ev.region_evidence(regions),
+            "evidence": {**ev.region_evidence(regions), **planned},
             "note": f"score {found.image_score:.4g}, {len(regions)} regions",
         }
 

@@ -22,6 +22,7 @@ from ..agent.schemas import (
 from ..prompts import load_prompts
 from ..tools.ad_expert.zero_shot import describe_anchors
 from .evidence import defect_type, person_evidence
+from .planned import failed_checks, planned_action
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
         verdict, reason = Verdict(human["verdict"]), f"Decided by {human['by']}. {human['note']}".strip()
         evidence |= person_evidence(human, reason)
         said, claims = _as_decided(draft, human, reason)
+    elif verdict is Verdict.OK and (failed := failed_checks(evidence)):
+        verdict, reason, said, claims = Verdict.REVIEW, failed["text"], {}, [failed]
     kind = state.get("defect_type") if verdict is not Verdict.OK else None
+    if verdict is Verdict.NG and (told := planned_action(state, said, deps)):
+        evidence, claims = evidence | told.evidence, [*claims, told.claim]
+        said = {**said, "action": " ".join(filter(None, (said.get("action", ""), told.claim["text"])))}
     regions = state.get("expert", {}).get("regions", []) if verdict is not Verdict.OK else []
     return InspectionReport(
         image=state["image"],

@@ -199,7 +199,7 @@ def _descend(
         if int(inside.sum()) < _MIN_POINTS:
             break
         seen, gx, gy = (
-            ndimage.map_coordinates(grey, at[inside, ::-1].T, order=1).astype(np.float64)
+            ndimage.map_coordinates(np.asarray(grey, np.float64), at[inside, ::-1].T, order=1)
             for grey in (other, slope_x, slope_y)
         )
         goal, ux, uy = wanted[inside], points[inside, 0] / reach, points[inside, 1] / reach

@@ -52,6 +52,7 @@ class ToolSpec:
 
 
 _CALLS = f"{__package__}.calls"
+_LOGIC = f"{__package__}.logic.calls"
 
 TOOLS: dict[str, ToolSpec] = {
     "inspect_picture": ToolSpec(
@@ -75,6 +76,19 @@ TOOLS: dict[str, ToolSpec] = {
     "compare_with_reference": ToolSpec(
         f"{_CALLS}:compare_with_reference",
         "Compare the picture place by place with the most similar good reference, and name that reference.",
+    ),
+    "compare_with_template": ToolSpec(
+        f"{_LOGIC}:compare_with_template",
+        "Align the picture to a defect-free template and list missing and extra material in pixels; for printed "
+        "circuit boards and other parts that must match.",
+    ),
+    "check_parts": ToolSpec(
+        f"{_LOGIC}:check_parts",
+        "Count the parts of the picture, and check which are missing and where they lie, against good references.",
+    ),
+    "measure_region": ToolSpec(
+        f"{_LOGIC}:measure_region",
+        "Measure a box of the picture in millimetres with its uncertainty, where the product's scale is known.",
     ),
     "retrieve_documents": ToolSpec(
         f"{_CALLS}:retrieve_documents",

@@ -1,4 +1,4 @@
-"""Compare a picture with a template, pixel by pixel: for printed circuit boards, prints and other parts that must match.
+"""Compare a picture with a template, pixel by pixel: for circuit boards, prints and other parts that must match.
 
 The picture is aligned first (``registration``). A pixel then differs only by how far it leaves the band between the
 darkest and the brightest template pixel within the tolerance: the edge of a track may lie a pixel or two elsewhere, and
@@ -126,9 +126,7 @@ def compare_with_template(
     return TemplateComparison(found, regions, difference, score)
 
 
-def _outside(
-    template: NDArray[np.float32], moved: NDArray[np.float32], config: TemplateConfig
-) -> NDArray[np.float32]:
+def _outside(template: NDArray[np.float32], moved: NDArray[np.float32], config: TemplateConfig) -> NDArray[np.float32]:
     """How far each pixel leaves the template's band, in contrasts; positive is extra material."""
     from scipy import ndimage
 
@@ -138,7 +136,9 @@ def _outside(
         dark, bright = float(template.min()), float(template.max())
         contrast = bright - dark
     side = 2 * config.tolerance_px + 1
-    disc = np.hypot(*np.mgrid[-side // 2 + 1 : side // 2 + 1, -side // 2 + 1 : side // 2 + 1]) <= config.tolerance_px + 0.5
+    disc = (
+        np.hypot(*np.mgrid[-side // 2 + 1 : side // 2 + 1, -side // 2 + 1 : side // 2 + 1]) <= config.tolerance_px + 0.5
+    )
     highest = ndimage.maximum_filter(template, footprint=disc)
     lowest = ndimage.minimum_filter(template, footprint=disc)
     signed = np.where(moved > highest, moved - highest, np.where(moved < lowest, moved - lowest, 0.0)) / contrast

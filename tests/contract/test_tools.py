@@ -31,6 +31,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name_defect_type": {},
     "zoom": {"x": 110, "y": 120},
     "compare_with_reference": {},
+    "compare_with_template": {},
+    "check_parts": {},
+    "measure_region": {"box": [10, 10, 60, 40], "scale_px_per_mm": 10.0},
     "retrieve_documents": {"query": "round hole", "k": 2},
 }
 

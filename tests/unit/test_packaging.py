@@ -15,7 +15,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PACKAGES = ("agent", "agent/reasoner", "tools", "tools/backbones", "tools/ad_expert", "tools/knowledge")
+PACKAGES = (
+    "agent",
+    "agent/reasoner",
+    "tools",
+    "tools/backbones",
+    "tools/ad_expert",
+    "tools/knowledge",
+    "tools/logic",
+    "tools/control_plan",
+)
 PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
 PACKAGES = (*PACKAGES, "benchmarks/datasets", "benchmarks/mmad", "tools/weights", "training", "training/questions")
 PACKAGES = (

@@ -16,7 +16,8 @@
                 causes: [worn forming die]
                 picture: photos/bent.jpg
 
-What a product or a characteristic says holds for each of its defects that does not say otherwise.
+What a product or a characteristic says holds for each of its defects that does not say otherwise. The file is the one
+that ``tools.control_plan`` describes; what it says of a product's inspection makes no page and is left out here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 import yaml
 
 from ...agent.errors import KnowledgeError
+from ..control_plan.schema import INSPECTION_KEYS
 from .import_rows import MAX_ROWS, ImportRow, ImportSource, RowError, field_name, picture_inside, picture_key
 from .safe_yaml import LOADER, check_yaml
 from .sections import printable
@@ -117,7 +119,7 @@ def _split(item: _Mapping, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
     lists = {"products": ("characteristics", "defects"), "characteristics": ("defects",), "defects": ()}[key]
     own: dict[str, Any] = {}
     for written, value in item.values.items():
-        if written in lists:
+        if written in lists or (key == "products" and written in INSPECTION_KEYS):
             continue
         named = {"products": "product", "characteristics": "characteristic"}.get(key)
         name = named if named and written == "name" else field_name(written)

@@ -7,7 +7,7 @@ references, one more good part exceeds it with a probability of 1 / (n + 1) for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +39,7 @@ class Finding:
     score: float
     text: str
     box_grid: tuple[int, int, int, int] | None
-    values: dict[str, float | int]
+    values: Mapping[str, float | int]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class LogicModel:
         """
         parts = parts_of(tokens, grid, self.centres)
         look = {"count": self._count, "presence": self._presence}
-        return [
-            self._arrangement(tokens, parts) if check == "arrangement" else look[check](parts) for check in asked
-        ]
+        return [self._arrangement(tokens, parts) if check == "arrangement" else look[check](parts) for check in asked]
 
     def _count(self, parts: Parts) -> Finding:
         raw = count_deviation(parts.counts, self.counts)
@@ -98,7 +96,10 @@ class LogicModel:
     def _arrangement(self, tokens: NDArray[np.float32], parts: Parts) -> Finding:
         grid = (parts.labels.shape[0], parts.labels.shape[1])
         field = cell_deviation(
-            cell_means(tokens, grid), spatial_histogram(parts.labels, len(self.centres), CELLS), self.tokens, self.histograms
+            cell_means(tokens, grid),
+            spatial_histogram(parts.labels, len(self.centres), CELLS),
+            self.tokens,
+            self.histograms,
         )
         row, column = (int(v) for v in np.unravel_index(int(field.argmax()), field.shape))
         score = float(field.max()) / self.units["arrangement"]
@@ -108,7 +109,9 @@ class LogicModel:
         seen = int(spatial_histogram(parts.labels, len(self.centres), CELLS)[row, column].argmax()) + 1
         told = f"part {seen} where good parts have part {expected}" if seen != expected else f"another part {seen}"
         text = f"At field row {row + 1}, column {column + 1} of {field.shape[0]} x {field.shape[1]} there is {told}."
-        return Finding("arrangement", score, text, box, {"row": row + 1, "column": column + 1, "seen": seen, "expected": expected})
+        return Finding(
+            "arrangement", score, text, box, {"row": row + 1, "column": column + 1, "seen": seen, "expected": expected}
+        )
 
 
 def fit_logic(tokens: Sequence[NDArray[np.float32]], grids: Sequence[tuple[int, int]], seed: int = 0) -> LogicModel:
@@ -151,7 +154,7 @@ def count_deviation(counts: NDArray[np.intp], references: NDArray[np.intp]) -> N
         references: int (n, K).
 
     Returns:
-        float64 (K,); 0.5 where three parts are four and every reference has three... see the spread of 1 + 1.
+        float64 (K,); 1 where there is one part more than every reference has.
     """
     middle = np.median(references, axis=0)
     return np.asarray(np.abs(counts - middle) / (1.0 + references.std(axis=0)), np.float64)

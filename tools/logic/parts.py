@@ -118,7 +118,10 @@ def spatial_histogram(labels: NDArray[np.intp], kinds: int, cells: int) -> NDArr
     rows = np.array_split(np.arange(labels.shape[0]), min(cells, labels.shape[0]))
     columns = np.array_split(np.arange(labels.shape[1]), min(cells, labels.shape[1]))
     return np.array(
-        [[np.bincount(labels[np.ix_(r, c)].ravel(), minlength=kinds) / (len(r) * len(c)) for c in columns] for r in rows]
+        [
+            [np.bincount(labels[np.ix_(r, c)].ravel(), minlength=kinds) / (len(r) * len(c)) for c in columns]
+            for r in rows
+        ]
     )
 
 
