@@ -86,7 +86,7 @@ class MiniConfig:
     """
 
     shape: MiniShape = MiniShape()  # noqa: RUF009  # frozen
-    steps: int = 900
+    steps: int = 500
     minutes: float | None = None
     packs: int = 3
     endings: int = 5
@@ -169,6 +169,11 @@ class Job:
     bystanders: tuple[str, ...]
     held_out: tuple[RealCase, ...]
     fingerprint: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is kept, in a folder of its own: beside the model it would pass for a part of it."""
+        return self.folder / "training" / CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -300,7 +305,7 @@ class Trainer:
 
     def run(self, *, resume: bool, report: Report | None) -> None:
         """All steps that are left."""
-        config, path = self.job.config, self.job.folder / CHECKPOINT
+        config, path = self.job.config, self.job.checkpoint
         if resume and path.is_file():
             self.progress, _ = load_checkpoint(path, self.learner, self.optimiser, self.job.fingerprint)
         self.learner.train()
@@ -324,7 +329,7 @@ class Trainer:
                         "share": round(share, 3),
                         "right": shares,
                     }
-                    with (self.job.folder / "training.jsonl").open("a", encoding="utf-8") as log:
+                    with (self.job.checkpoint.parent / "training.jsonl").open("a", encoding="utf-8") as log:
                         log.write(json.dumps(line) + "\n")
                 right = {}
             if report:
@@ -432,7 +437,7 @@ def prepare(
         bystanders: pictures beside simulated cases.
         fingerprint: of data and configuration.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training").mkdir(parents=True, exist_ok=True)
     if not (folder / "processor_config.json").is_file():
         tokenizer = build_tokenizer(training_texts(simulator, TEXTS, config.seed), config.shape.vocabulary)
         build_processor(tokenizer).save_pretrained(folder)

@@ -133,6 +133,10 @@ def render_card(card: Mapping[str, Any]) -> str:
         f"{card['seconds']['evidence'] / 60:.0f}), seed {card['config']['seed']}. It reads measurements and pages and "
         "names the option that says the same. It hardly sees, and nobody should inspect parts with it.",
         "",
+        "Its training begins with attention that is laid out: heads that look one token back, that look for equal "
+        "words, that tell what is asked from what is told, and that find an option's letter. By themselves they answer "
+        "at chance; what they are used for was learnt.",
+        "",
         f"Weights sha256 `{card['weights_sha256']}`.",
         "",
         "## Data",
