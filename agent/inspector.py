@@ -181,7 +181,12 @@ class InspectionDeps:
         if name not in self.products:
             from ..tools.products import load_product
 
-            self.products[name] = load_product(self.home.products, name, self.backbone)
+            found = load_product(self.home.products, name, self.backbone)
+            if (planned := self.plan(name)) is not None:
+                from ..tools.control_plan.enrolled import refuse_other_regions
+
+                refuse_other_regions(planned[0], found.expert.config)
+            self.products[name] = found
         return self.products[name]
 
     def plan(self, name: str | None) -> tuple[ProductPlan, PlanVersion] | None:

@@ -46,10 +46,12 @@ def enroll(
     from ..tools.ad_expert.anchor_source import configured_anchors
     from ..tools.ad_expert.zero_shot import ZeroShotConfig
     from ..tools.backbones import load_backbone
+    from ..tools.control_plan.store import PlanStore
     from ..tools.products import check_enrolment, describe, enroll_product
 
     paths = expand(images)
     check_enrolment(loaded.home.products, product, len(paths), loaded.settings.false_alarm, replace=replace)
+    planned = PlanStore(loaded.home.root / "plans").plan(product)
     with ProgressBar(make_console(stderr=True)) as progress:
         backbone = load_backbone(loaded.settings.backbone, loaded)
         model = enroll_product(
@@ -64,6 +66,7 @@ def enroll(
             max_pixels=loaded.settings.max_pixels,
             anchors=configured_anchors(backbone, loaded),
             words=ZeroShotConfig(loaded.settings.loc_mode),
+            plan=planned[0] if planned else None,
             progress=progress,
         )
     print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))

@@ -73,8 +73,14 @@ def fit_product(
     seen = _look(pictures, backbone, config, tell)
     fit = _fit_whole(seen, backbone, rotate, config, tell)
     large = all("huge" in picture.meta.flags for picture in pictures)
+    if config.partial:  # looks that know no places of the whole picture would judge what is ignored
+        anchors = None
+        if large:
+            raise ProductError("pictures this large are seen in tiles, where no region can be ignored.")
     tiles, tiled = fit_tiles([picture.rgb for picture in pictures], backbone, config, tell) if large else (None, [])
-    zoomable = not large and all(views.has_more_pixels(reference.size, config) for reference in seen)
+    zoomable = (
+        not large and not config.partial and all(views.has_more_pixels(reference.size, config) for reference in seen)
+    )
     fine, at_peaks = _fit_fine(seen, fit, backbone, tell) if zoomable else (None, [])
     text = _guidance(fit, seen, anchors, words or ZeroShotConfig())
     maps = _good_maps(fit, seen, tiles, tiled, text)
@@ -227,7 +233,10 @@ def _calibrate(
 
     There are no rows for a single reference.
     """
-    posed = ("reference",) if views.same_pose([r.tokens for r in seen], [r.features.grid for r in seen]) else ()
+    same_pose = not fit.expert.config.partial and views.same_pose(
+        [r.tokens for r in seen], [r.features.grid for r in seen]
+    )
+    posed = ("reference",) if same_pose else ()
     first_look = ("whole", *(("tiles",) if tiles else ()), *(("text",) if text else ()))
     offered = (*first_look, *(("zoom",) if fine else ()), *posed, "self_consistency")
     if len(seen) == 1:

@@ -30,13 +30,14 @@ from .ad_expert.alignment import Alignment
 from .ad_expert.appearance import Appearance
 from .ad_expert.calibration import Calibration, smallest_rate
 from .ad_expert.evidence_gate import MapScale
-from .ad_expert.expert import ExpertConfig, FittedExpert
+from .ad_expert.expert import ExpertConfig, FittedExpert, config_for
 from .ad_expert.memory_bank import MemoryBank, Progress
 from .ad_expert.text_anchors import TextAnchors
 from .ad_expert.text_guidance import TextGuidance
 from .ad_expert.token_frame import TokenFrame
 from .ad_expert.zero_shot import ZeroShotConfig
 from .backbones import Backbone
+from .control_plan.schema import ProductPlan
 from .defect_types import TypeModel
 from .enrolment import fit_product
 from .product_model import PixelScale, ProductModel
@@ -125,6 +126,7 @@ def enroll_product(
     max_pixels: int = 200_000_000,
     anchors: TextAnchors | None = None,
     words: ZeroShotConfig | None = None,
+    plan: ProductPlan | None = None,
     progress: Progress | None = None,
 ) -> ProductModel:
     """Learn a product and store it; a product of that name stays untouched until the new one is complete.
@@ -141,6 +143,7 @@ def enroll_product(
         max_pixels: larger pictures are refused.
         anchors: words to compare with beside the references; None for backbones without a text tower.
         words: how cosines with them become scores.
+        plan: of the product: regions that are not judged, and the false-alarm rate where none is given.
         progress: told about each stage.
 
     Raises:
@@ -150,10 +153,16 @@ def enroll_product(
         StorageError: the disk refuses.
     """
     check_enrolment(folder, name, len(references), 0.0, replace=replace)
+    config = None
+    if plan is not None:
+        ignored, inspected = plan.ignored_shares(), plan.inspected_shares()
+        config = dataclasses.replace(config_for(backbone), ignored=ignored, inspected=inspected)
+        false_alarm = plan.false_alarm if false_alarm is None else false_alarm
     model = fit_product(
         name,
         [str(path) for path in references],
         backbone,
+        config=config,
         defects=defects,
         rotate=rotate,
         max_pixels=max_pixels,

@@ -8,6 +8,7 @@ whole part adds where good parts agree in it (``appearance``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,12 +40,21 @@ class ExpertConfig:
         bank_size: tokens kept in the memory bank.
         top_fraction: share of the patches that makes the image_score.
         mean_grey: brightness that every picture is brought to, 0 to 255; None leaves it.
+        ignored: boxes that are not judged, XYXY as shares of the picture's sides.
+        inspected: boxes that alone are judged; empty for everywhere.
     """
 
     short_side_px: int = 448
     bank_size: int = 3000
     top_fraction: float = 0.02
     mean_grey: float | None = 110.0
+    ignored: Sequence[Sequence[float]] = ()
+    inspected: Sequence[Sequence[float]] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether only parts of a picture are judged."""
+        return bool(self.ignored or self.inspected)
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,29 @@ def resize_to_frame(picture: NDArray[np.uint8], short_side_px: int) -> NDArray[n
     return np.asarray(Image.fromarray(picture).resize((w, h), method, reducing_gap=3.0))
 
 
+def unjudged_patches(grid: tuple[int, int], config: ExpertConfig) -> NDArray[np.bool_]:
+    """Patches that an ignored box touches, and those that no inspected box touches where there are any.
+
+    Args:
+        grid: (h, w) of the patches, which cover the picture edge to edge.
+        config: for the boxes.
+
+    Returns:
+        bool (h, w).
+    """
+
+    def touched(boxes: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
+        found = np.zeros(grid, np.bool_)
+        for x0, y0, x1, y1 in boxes:
+            top, bottom = math.floor(y0 * grid[0] + 1e-9), math.ceil(y1 * grid[0] - 1e-9)
+            left, right = math.floor(x0 * grid[1] + 1e-9), math.ceil(x1 * grid[1] - 1e-9)
+            found[top:bottom, left:right] = True
+        return found
+
+    ignored = touched(config.ignored)
+    return ignored | ~touched(config.inspected) if config.inspected else ignored
+
+
 def expert_tokens(features: VisualFeatures) -> NDArray[np.float32]:
     """Tokens that are compared: deepest layer, 3x3 average (edges repeated), unit length.
 
@@ -189,7 +222,10 @@ class FittedExpert:
 
     def score_grid(self, features: VisualFeatures) -> NDArray[np.float32]:
         """Distance of each patch to the bank, float32 (h, w)."""
-        return self.distances(expert_tokens(features), features.grid).reshape(features.grid)
+        grid = self.distances(expert_tokens(features), features.grid).reshape(features.grid)
+        if self.config.partial:
+            grid = np.where(unjudged_patches(features.grid, self.config), np.float32(0.0), grid)
+        return grid
 
     def distances(self, tokens: NDArray[np.float32], grid: tuple[int, int] | None) -> NDArray[np.float32]:
         """Distance of each patch to the bank, once the picture is aligned with the references.
@@ -209,7 +245,8 @@ class FittedExpert:
 
     def image_score(self, patch_scores: NDArray[np.float32], features: VisualFeatures) -> float:
         """The score of a whole picture: its patches, and what its look as a whole adds or its capture takes off."""
-        added = self.appearance.added_score(picture_statistics(features)) if self.appearance else 0.0
+        whole = self.appearance if not self.config.partial else None  # the look of the whole holds what is ignored
+        added = whole.added_score(picture_statistics(features)) if whole else 0.0
         taken_off = self.alignment.background(patch_scores) if self.alignment else 0.0
         return self.local_score(patch_scores) + added - taken_off
 
