@@ -54,7 +54,8 @@ def run_ablation(
     Args:
         data: set in MMAD's layout.
         model: whom to ask.
-        loaded: settings whose home is the workshop's own; ``prior_tokens`` names trained tokenizers for A6.
+        loaded: settings whose home is the workshop's own and whose reasoner is the embedded one, since questions go to
+            ``model``; ``prior_tokens`` names trained tokenizers for A6.
         arms: only these, and the rows they are compared with.
         products: only these.
         tasks: only these subtasks.

@@ -139,7 +139,7 @@ def measure(job: Job) -> dict[str, Any]:
     step = max(1, len(asked) // (job.pictures + WARM_UP))
     asked = asked[::step][: job.pictures + WARM_UP]
     model = load_model(load_settings(job.flags))
-    loaded = load_settings({**job.flags, "home": Path(job.workshop)})
+    loaded = load_settings({**job.flags, "reasoner": "evidence", "home": Path(job.workshop)})
     deps = open_workshop(loaded, items) if arm.pages or arm.told else None
     tokens = None if deps is None else prior_tokens_for(loaded, model, deps.backbone, [arm])
     source = None if deps is None else EvidenceSource(deps, items.root, tokens, live=True, looks=arm.retries)

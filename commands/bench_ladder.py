@@ -66,7 +66,7 @@ def bench_ablation(
         say("loading the model")
         model_settings = settings(profile=profile, reasoner=model, vlm_weights=weights)
         found = load_model(model_settings)
-    loaded = settings(profile=profile, reasoner=model, vlm_weights=weights, prior_tokens=prior_tokens, home=workshop)
+    loaded = settings(profile=profile, reasoner="evidence", prior_tokens=prior_tokens, home=workshop)
     with ProgressBar(errors) as progress:
         result = run_ablation(
             data,

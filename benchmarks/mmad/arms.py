@@ -49,18 +49,19 @@ LADDER: tuple[Arm, ...] = (
     Arm("A0", "question and picture alone", None, references=False),
     Arm("A1", "+ a good reference", "A0"),
     Arm("A2", "+ pages, the nearest (top-k)", "A1", pages="top_k"),
-    Arm("A3", "+ pages chosen for relevance (the default)", "A2", pages="relevance"),
+    Arm("A3", "+ pages chosen as the settings say", "A2", pages="default"),
+    Arm("A3.rel", "the same places for relevance", "A2", pages="relevance"),
     Arm("A3.kde", "the same places by KDE-Sample as published", "A2", pages="paper"),
     Arm("A3.mmr", "the same places by MMR", "A2", pages="mmr"),
-    Arm("A4", "+ the expert's evidence as text, raw", "A3", pages="relevance", told="raw"),
-    Arm("A5", "calibrated and gated instead", "A4", pages="relevance", told="calibrated"),
+    Arm("A4", "+ the expert's evidence as text, raw", "A3", pages="default", told="raw"),
+    Arm("A5", "calibrated and gated instead", "A4", pages="default", told="calibrated"),
     Arm("A5.nodoc", "A5 without pages", "A5", told="calibrated"),
-    Arm("A5.noref", "A5 without the reference picture", "A5", references=False, pages="relevance", told="calibrated"),
-    Arm("A6", "A5 + prior tokens", "A5", pages="relevance", told="calibrated", tokens=True, needs=("tokens",)),
-    Arm("A7", "A5 + prompts by type (HSP)", "A5", pages="relevance", told="calibrated", needs=("text tower",)),
-    Arm("A8", "A5 + latent reasoning", "A5", pages="relevance", told="calibrated", think="latent", needs=("local",)),
+    Arm("A5.noref", "A5 without the reference picture", "A5", references=False, pages="default", told="calibrated"),
+    Arm("A6", "A5 + prior tokens", "A5", pages="default", told="calibrated", tokens=True, needs=("tokens",)),
+    Arm("A7", "A5 + prompts by type (HSP)", "A5", pages="default", told="calibrated", needs=("text tower",)),
+    Arm("A8", "A5 + latent reasoning", "A5", pages="default", told="calibrated", think="latent", needs=("local",)),
     *(
-        Arm(f"A8.{short}", what, "A5", pages="relevance", told="calibrated", think=name, needs=("local",))
+        Arm(f"A8.{short}", what, "A5", pages="default", told="calibrated", think=name, needs=("local",))
         for short, name, what in (
             ("dummy", "dummy", "as many full stops in place of think tokens"),
             ("initial", "initial", "think tokens as they begin, not searched for"),
@@ -70,7 +71,7 @@ LADDER: tuple[Arm, ...] = (
             ("again", "reask", "asked again, temperature 0"),
         )
     ),
-    Arm("A9", "A5 + retries with further looks and pages", "A5", pages="relevance", told="calibrated", retries=True),
+    Arm("A9", "A5 + retries with further looks and pages", "A5", pages="default", told="calibrated", retries=True),
 )
 BY_NAME = {arm.name: arm for arm in LADDER}
 

@@ -31,7 +31,7 @@ class ByRule:
 
 
 def _letter(item: Item, evidence: PictureEvidence) -> str | None:
-    pages = (*evidence.type_pages, *evidence.pages["relevance"])
+    pages = (*evidence.type_pages, *evidence.pages["default"])
     if item.subtask == DETECTION:
         if evidence.s_cal is None:
             return None

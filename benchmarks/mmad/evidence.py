@@ -35,8 +35,8 @@ from .questions import Item
 if TYPE_CHECKING:
     from ...agent.vision_language.prior import PriorTokens
 
-Mode = Literal["relevance", "paper", "top_k", "mmr"]
-MODES: tuple[Mode, ...] = ("top_k", "mmr", "paper", "relevance")
+Mode = Literal["relevance", "paper", "top_k", "mmr", "default"]
+MODES: tuple[Literal["relevance", "paper", "top_k", "mmr"], ...] = ("top_k", "mmr", "paper", "relevance")
 FORMAT = 1
 """Of the cached evidence."""
 MORE = 2
@@ -71,8 +71,8 @@ class PictureEvidence:
         prior: calibrated and gated; None without references.
         raw: the same look uncalibrated: raw score, areas by values typical of other products; None without references.
         anomaly_map: float32, at most MAP_PX a side, calibrated to [0, 1]; None without references.
-        pages: by way of choosing, best first.
-        further: pages that a further search adds to those of ``relevance``.
+        pages: by way of choosing, best first; ``default`` is the settings'.
+        further: pages that a further search adds to the default ones.
         type_pages: pages about the type that the expert names.
         category: the kind of part as predicted from the picture.
         good_pages: pages of good parts of that category's candidates.
@@ -140,6 +140,7 @@ class EvidenceSource:
         digest = hashlib.sha256((self.root / item.image).read_bytes()).hexdigest()
         fitted = product.fingerprint if product else ""
         identity = f"{FORMAT} {digest} {item.product} {fitted} {self.deps.knowledge.content_hash}"
+        identity += f" {self.deps.settings.documents}"
         path = self.deps.home.root / "evidence" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
         vectors = None
         if path.exists() and not self.live and (product is None or self.prior_tokens is None):
@@ -174,7 +175,7 @@ class EvidenceSource:
             facts["pages"][mode] = [page.doc_id for page in found.documents]
             facts["similarity"] = max(found.similarities, default=None)
         further = deps.knowledge.retrieve(
-            key, item.product, **{**asked, "k": MORE}, exclude=facts["pages"]["relevance"]
+            key, item.product, **{**asked, "k": MORE}, exclude=facts["pages"][deps.settings.retrieval]
         )
         category = deps.knowledge.category(key, None)
         kind = (state.get("defect_type") or {}).get("name", "unknown")
@@ -206,6 +207,8 @@ class EvidenceSource:
         pages = self.deps.knowledge.documents
         source, candidates = facts["category"]
         category = CategoryChoice(source, tuple((name, share) for name, share in candidates))
+        chosen = {mode: tuple(pages[i] for i in ids) for mode, ids in facts["pages"].items()}
+        chosen["default"] = chosen[self.deps.settings.retrieval]
         known = facts["prior"] is not None
         state: Any = {**facts["state"], **{name: dict(facts["state"][name]) for name in _ORDERED}}
         return PictureEvidence(
@@ -215,7 +218,7 @@ class EvidenceSource:
             prior=prior_from(facts["prior"]) if known else None,
             raw=prior_from(facts["raw"]) if known else None,
             anomaly_map=np.asarray(facts["map"], np.float32) if known else None,
-            pages={mode: tuple(pages[i] for i in ids) for mode, ids in facts["pages"].items()},
+            pages=chosen,
             further=tuple(pages[i] for i in facts["further"]),
             type_pages=tuple(pages[i] for i in facts["type_pages"]),
             category=category,

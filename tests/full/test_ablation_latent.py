@@ -45,7 +45,7 @@ def evidence() -> PictureEvidence:
     told = Prior(4.0, 2.0, 1.0, 0.97, True, True)
     spot = np.zeros((8, 8), np.float32)
     spot[1, 1] = 1.0
-    pages: dict[str, tuple[()]] = {"relevance": ()}
+    pages: dict[str, tuple[()]] = {"default": ()}
     return replace(PictureEvidence.empty(), prior=told, anomaly_map=spot, s_cal=0.97, pages=pages)
 
 
