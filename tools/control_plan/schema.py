@@ -193,10 +193,12 @@ class ControlPlan(Closed):
     """A file: one plan for one or several products."""
 
     control_plan: Name | None = None
-    products: Annotated[tuple[ProductPlan, ...], Field(min_length=1)]
+    products: tuple[ProductPlan, ...]
 
     @model_validator(mode="after")
     def _each_once(self) -> ControlPlan:
+        if not self.products:
+            raise ValueError("no product is planned")
         names = [plan.product for plan in self.products]
         if len(set(names)) != len(names):
             raise ValueError("a product is planned twice")
