@@ -432,9 +432,11 @@ def test_every_control_runs_and_leaves_the_model_as_it_was(model: QwenModel) -> 
 
 
 def test_self_consistency_spends_what_the_search_spends() -> None:
-    assert equal_orders(1300, LatentSettings()) == 2  # 28 positions x (1 + 24 + 15) and the blank picture
-    assert equal_orders(100, LatentSettings()) == 5
-    assert equal_orders(1300, LatentSettings(update="nes")) > equal_orders(1300, LatentSettings())
+    assert equal_orders(1300, 24, LatentSettings()) == 2  # 30 positions x (1 + 24 + 15) and the blank picture
+    assert equal_orders(250, 5, LatentSettings()) == 3  # 11 x 40, and 250
+    assert equal_orders(1300, 24, LatentSettings(patches=None)) == 2  # 28 x 25, and 1300
+    assert equal_orders(100, 24, LatentSettings()) == 5
+    assert equal_orders(1300, 24, LatentSettings(update="nes")) > equal_orders(1300, 24, LatentSettings())
     with pytest.raises(ValueError, match="other orders"):
         think(None, [], LETTERS, settings=LatentSettings(arm="self_consistency"))  # type: ignore[arg-type]
 

@@ -16,8 +16,6 @@ from .search import Best, Search
 from .settings import LatentSettings
 from .updates import project
 
-TAIL = 24
-"""Positions behind the opening that a step of the search computes, about."""
 MOST_ORDERS = 5
 
 
@@ -56,7 +54,7 @@ def random_direction(search: Search, settings: LatentSettings) -> Best:
     return Best(tokens, found.patches, scored, scored.value)
 
 
-def equal_orders(prompt_positions: int, settings: LatentSettings) -> int:
+def equal_orders(prompt_positions: int, suffix_positions: int, settings: LatentSettings) -> int:
     """How many further questions cost what the search costs, one at least.
 
     Each step is a pass with gradients, counted three times; each try of patches adds the try, its attention and a
@@ -64,27 +62,25 @@ def equal_orders(prompt_positions: int, settings: LatentSettings) -> int:
 
     Args:
         prompt_positions: of asking once.
+        suffix_positions: of what stands behind the think tokens.
         settings: of the search.
     """
-    tail = settings.length + TAIL
+    tail = settings.length + suffix_positions + (0 if settings.patches is None else settings.patches_per_step)
     tries = 0 if settings.patches is None else len(settings.patch_steps)
     each = {"gradient": 3, "nes": 1 + 2 * settings.samples, "one_sample": 2}[settings.update]
     spent = prompt_positions + tail * (1 + each * settings.steps + tries * (2 + each))
     return max(1, min(MOST_ORDERS, round(spent / prompt_positions)))
 
 
-def consistent_answer(
-    base: LetterAnswer, reordered: Reordered, prompt_positions: int, settings: LatentSettings
-) -> LetterAnswer:
+def consistent_answer(base: LetterAnswer, reordered: Reordered, orders: int) -> LetterAnswer:
     """The option with the highest mean probability over the given and other orders of the options.
 
     Args:
         base: the answer in the given order.
         reordered: asks under other orders.
-        prompt_positions: of asking once.
-        settings: of the search whose compute is spent.
+        orders: how many, of `equal_orders`.
     """
-    answers = [base, *reordered(equal_orders(prompt_positions, settings))]
+    answers = [base, *reordered(orders)]
     known = [answer.probabilities for answer in answers if answer.probabilities is not None]
     letters = tuple(known[0])
     shares = {letter: sum(each[letter] for each in known) / len(known) for letter in letters}

@@ -21,6 +21,12 @@ from .settings import LatentSettings
 
 Reordered = Callable[[int], Sequence[LetterAnswer]]
 """Answers to the same question under n other orders of its options, mapped back to the letters asked first."""
+REFUSALS = {
+    "G1": "the answer lost its form",
+    "G2": "nothing confirms another answer",
+    "G3": "the picture does not matter to it",
+    "G4": "random tokens earn as much",
+}
 ORDERS = 3
 CONFIRMING = 2
 

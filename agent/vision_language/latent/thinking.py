@@ -16,8 +16,15 @@ from ..base import Generated, LetterAnswer, OnText
 from ..decoding import letter_probabilities
 from ..messages import Message
 from ..qwen import QwenModel, out_of_memory
-from .controls import asked_again, consistent_answer, dummy_tokens, initial_tokens, random_direction
-from .guards import Reordered, beats_random, is_grounded, is_sampled, keeps_form, may_change, thought_of
+from .controls import (
+    asked_again,
+    consistent_answer,
+    dummy_tokens,
+    equal_orders,
+    initial_tokens,
+    random_direction,
+)
+from .guards import REFUSALS, Reordered, beats_random, is_grounded, is_sampled, keeps_form, may_change, thought_of
 from .outcome import LatentOutcome, Thought
 from .prompt import LatentPrompt, option_ids, with_latent_slot, without_latent_slot
 from .reward import Reward
@@ -70,7 +77,7 @@ def think(
         if settings.arm == "reask":
             return thinking.voted(asked_again(model, thinking.plain, thinking.letters, thinking.base), "asked again")
         if settings.arm == "self_consistency" and reordered is not None:
-            answer = consistent_answer(thinking.base, reordered, thinking.prompt_positions, settings)
+            answer = consistent_answer(thinking.base, reordered, thinking.equal_orders())
             return thinking.voted(answer, "vote over orders of the options")
         try:
             return thinking.run(anomaly_map, reordered)
@@ -219,6 +226,12 @@ class _Thinking:
         final = dataclasses.replace(self.base, letter=proposal.letter, reply=proposal.reply)
         return self.outcome(ended, proposal=proposal, guards=said, final=final)
 
+    def equal_orders(self) -> int:
+        """Other orders of the options that cost what the search would."""
+        slotted = with_latent_slot(self.messages, self.settings.length)
+        encoded = self.model.encoder.encode(slotted, answer=self.opening or None)
+        return equal_orders(self.prompt_positions, encoded.length - encoded.slots["latent"].stop, self.settings)
+
     def voted(self, answer: LetterAnswer, why: str) -> LatentOutcome:
         """The answer of a control that inserts nothing."""
         final = dataclasses.replace(self.base, letter=answer.letter, reply=answer.reply)
@@ -282,11 +295,3 @@ class _Thinking:
             return answers
 
         return ask
-
-
-REFUSALS = {
-    "G1": "the answer lost its form",
-    "G2": "nothing confirms another answer",
-    "G3": "the picture does not matter to it",
-    "G4": "random tokens earn as much",
-}
