@@ -96,7 +96,8 @@ def run_ablation(
         for arm in wanted:
             if arm.name in missing:
                 continue
-            with _kept(out, arm.name, items, model.name, identity) as folder, peak_mb() as peak:
+            made = {"tokens": source.prior_tokens.sha256} if arm.tokens and source.prior_tokens else {}
+            with _kept(out, arm.name, items, model.name, identity | made) as folder, peak_mb() as peak:
                 lines[arm.name] = ask_all(folder, chosen, _ask(asking, arm, source), arm.name, progress)
             peaks[arm.name] = peak.value
         baselines = _baselines(chosen, source)

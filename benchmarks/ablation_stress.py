@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..agent.reasoner import DraftReport
-from ..agent.reasoner.base import RetrievedDocument
-from ..agent.schemas import Claim, DefectType, Verdict
-from ..agent.verifier import verify
 from ..agent.vision_language import LetterAnswer
-from ..graphs import evidence as ev
 from ..tools.knowledge.categories import CategoryChoice
-from ..tools.knowledge.schema import GOOD, KnowledgeDocument
+from ..tools.knowledge.schema import GOOD
 from ..training.questions import PRIOR_TASKS
+from .ablation_objections import objects
 from .mmad.answering import permuted, says_yes
 from .mmad.arms import BY_NAME, Arm
 from .mmad.asking import Asking, Given, mapped_back
@@ -28,7 +24,8 @@ from .mmad.statistics import Interval, bootstrap_mean
 from .mmad.workshop import references_of
 
 BASE = "A5"
-FIELDS = {"Defect Description": ("description",), "Defect Analysis": ("root_cause", "consequence", "action")}
+STAYING = 5.0
+"""Percent of answers that may change for them to be called the same."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,6 +42,7 @@ class StressRow:
         changed: share of answers that became others, percent.
         checked: answers that the verifier can check.
         objections: of those, how many it objects to, before and after.
+        same_truth: whether the right answer is still what the evidence says, so that answers should stay.
     """
 
     name: str
@@ -55,10 +53,13 @@ class StressRow:
     changed: float
     checked: int
     objections: tuple[int, int]
+    same_truth: bool = False
 
     @property
     def outcome(self) -> str:
-        """What was asked for: certainty falls, or the verifier objects more often."""
+        """What was asked for: certainty falls or the verifier objects more; answers stay where the truth does."""
+        if self.same_truth and self.changed <= STAYING:
+            return "answers stay"
         found = ["confidence falls"] if self.change.high < 0.0 else []
         found += ["the verifier objects"] if self.objections[1] > self.objections[0] else []
         return ", ".join(found) or "neither"
@@ -106,7 +107,7 @@ def stress_rows(
             (item, before, objects(item, before, evidence, given.pages), *_judged(item, (both, given, evidence)))
         )
         progress("stress", len(items) + done, len(items) * (len(kinds) + 2))
-    rows = [_row(moved, pairs)]
+    rows = [replace(_row(moved, pairs), same_truth=True)]
     for number, (name, ask) in enumerate(kinds.items(), start=2):
         pairs = []
         for done, (item, (given, evidence, before)) in enumerate(zip(items, first, strict=True), start=1):
@@ -122,29 +123,6 @@ def stress_rows(
 def blank(rgb: Any) -> Any:
     """A picture of the mean colour, uint8 of the same shape."""
     return np.broadcast_to(rgb.mean(axis=(0, 1)).round().astype(np.uint8), rgb.shape).copy()
-
-
-def objects(
-    item: Item, answer: LetterAnswer, evidence: PictureEvidence, pages: Sequence[KnowledgeDocument]
-) -> bool | None:
-    """Whether the verifier objects to an answer as a report would state it; None for what no report states.
-
-    Args:
-        item: the question.
-        answer: its answer.
-        evidence: as it was measured.
-        pages: as they were given.
-    """
-    if answer.letter is None or PRIOR_TASKS[question_of(item).task] == "object":
-        return None
-    said = item.options[answer.letter]
-    bundle = evidence.bundle
-    records = ev.document_records([(page, None) for page in pages], first=1)
-    items = [one for one in bundle.items if one.kind != "document"]
-    items += _evidence_items(records)
-    bundle = replace(bundle, documents=_documents(records), items=tuple(items))
-    draft = _draft(item, said, tuple(records))
-    return None if draft is None else bool(verify(draft, bundle).problems)
 
 
 def goods_under(
@@ -260,40 +238,3 @@ def _confidence(answer: LetterAnswer) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
-
-
-def _evidence_items(records: dict[str, Any]) -> list[Any]:
-    from ..agent.schemas import Evidence
-
-    return [Evidence.model_validate(item) for item in ev.document_evidence(records).values()]
-
-
-def _documents(records: dict[str, Any]) -> tuple[RetrievedDocument, ...]:
-    return tuple(
-        RetrievedDocument(
-            evidence_id=item_id,
-            doc_id=one["doc_id"],
-            defect_type=one["defect_type"],
-            product=one["product"],
-            similarity=one["similarity"] or 0.0,
-            description=one["description"],
-            causes=tuple(one["causes"]),
-            consequences=tuple(one["consequences"]),
-            action=one["action"],
-            text=one["text"],
-        )
-        for item_id, one in records.items()
-    )
-
-
-def _draft(item: Item, said: str, cited: tuple[str, ...]) -> DraftReport | None:
-    """The answer as a report would state it; None for a place, which the map's regions decide."""
-    if item.subtask == DETECTION:
-        return DraftReport(verdict=Verdict.NG if says_yes(said) else Verdict.OK)
-    if item.subtask == "Defect Classification":
-        slug = said.strip(" .").lower().replace(" ", "_")
-        return DraftReport(verdict=Verdict.REVIEW, defect_type=DefectType(name=slug, posterior=None))
-    if item.subtask in FIELDS and cited:
-        field: Any = FIELDS[item.subtask][0]
-        return DraftReport(verdict=Verdict.REVIEW, claims=(Claim(field=field, text=said, evidence_ids=cited),))
-    return None

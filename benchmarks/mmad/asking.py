@@ -108,7 +108,8 @@ class Asking:
         pages = () if arm.pages is None else evidence.pages[arm.pages]
         if arm.told is not None and arm.pages is not None:
             pages = _once((*evidence.type_pages, *pages))
-        vectors = evidence.prior_vectors if arm.tokens else None
+        about_the_part = PRIOR_TASKS[question_of(item).task] == "object"  # to which the map says nothing
+        vectors = evidence.prior_vectors if arm.tokens and not about_the_part else None
         return Given(
             query=picture(self.root / item.image),
             references=tuple(picture(self.root / path) for path in paths),

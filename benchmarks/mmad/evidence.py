@@ -29,7 +29,7 @@ from ...tools.knowledge.features import image_part
 from ...tools.knowledge.schema import GOOD, KnowledgeDocument
 from ...tools.product_model import ProductModel
 from ...tools.products import list_products
-from .priors import calibrated_prior, plain_prior, prior_from, raw_prior, shrunk
+from .priors import calibrated_prior, plain_prior, prior_from, raw_prior, shown_map, shrunk
 from .questions import Item
 
 if TYPE_CHECKING:
@@ -140,30 +140,42 @@ class EvidenceSource:
         digest = hashlib.sha256((self.root / item.image).read_bytes()).hexdigest()
         fitted = product.fingerprint if product else ""
         identity = f"{FORMAT} {digest} {item.product} {fitted} {self.deps.knowledge.content_hash}"
-        identity += f" {self.deps.settings.documents}"
+        settings = self.deps.settings
+        identity += f" {settings.documents} {settings.retrieval} {settings.false_alarm}"
         path = self.deps.home.root / "evidence" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
-        vectors = None
-        if path.exists() and not self.live and (product is None or self.prior_tokens is None):
+        if path.exists() and not self.live:
             facts = json.loads(path.read_text(encoding="utf-8"))
+            vectors = None if self.prior_tokens is None else self._vectors(self._seen(item, name), product)
         else:
-            self.deps.artifacts = ArtifactStore()  # of this picture alone: maps and features of all would not fit
-            facts, vectors = self._gather(item, name, product)
+            state = self._seen(item, name)
+            facts = self._gather(item, state, product)
+            vectors = self._vectors(state, product)
             if not self.live:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json_atomically(path, facts)
         return self._built(facts, vectors)
 
-    def _gather(
-        self, item: Item, name: str | None, product: ProductModel | None
-    ) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
-        """Everything about a picture as plain data, and its prior tokens."""
-        deps = self.deps
-        nodes = InspectionNodes(deps)
+    def _seen(self, item: Item, name: str | None) -> Any:
+        """State of an inspection up to where the picture was compared with good parts."""
+        self.deps.artifacts = ArtifactStore()  # of this picture alone: maps and features of all would not fit
+        nodes = InspectionNodes(self.deps)
         state: Any = {"image": str(self.root / item.image), "product": name, "instruction": ""}
         _take(state, nodes.see(state))
-        features = features_of(state, deps)
-        if product is not None:
+        if name is not None:
             _take(state, nodes.localise(state))
+        return state
+
+    def _vectors(self, state: Any, product: ProductModel | None) -> NDArray[np.float32] | None:
+        """Prior tokens; None without trained ones or without a calibrated map."""
+        if self.prior_tokens is None or product is None:
+            return None
+        return self.prior_tokens.slot(shown_map(state, product, self.deps), features_of(state, self.deps)).vectors
+
+    def _gather(self, item: Item, state: Any, product: ProductModel | None) -> dict[str, Any]:
+        """Everything about a picture as plain data."""
+        deps = self.deps
+        nodes = InspectionNodes(deps)
+        features = features_of(state, deps)
         _take(state, nodes.retrieve(state))
         if state.get("scores"):
             _take(state, nodes.classify(state))
@@ -190,18 +202,14 @@ class EvidenceSource:
             "prior": None,
         }
         if product is None:
-            return facts, None
-        shown = product.shown_scale.calibrate(
-            np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32)
-        )
+            return facts
         size = state["picture"]["size_px"]
         facts["prior"] = plain_prior(calibrated_prior(state, product, deps))
         facts["raw"] = plain_prior(raw_prior(state, deps, (size[1], size[0])))
-        facts["map"] = [[round(float(v), 3) for v in row] for row in shrunk(shown)]
+        facts["map"] = [[round(float(v), 3) for v in row] for row in shrunk(shown_map(state, product, deps))]
         rounds = self._rounds(nodes, state, product) if self.looks else ()
         facts["rounds"] = [{"name": one.name, "prior": plain_prior(one.prior), "crop": one.crop} for one in rounds]
-        vectors = None if self.prior_tokens is None else self.prior_tokens.slot(shown, features).vectors
-        return facts, vectors
+        return facts
 
     def _built(self, facts: Mapping[str, Any], vectors: NDArray[np.float32] | None) -> PictureEvidence:
         pages = self.deps.knowledge.documents

@@ -52,6 +52,11 @@ def raw_prior(state: Any, deps: InspectionDeps, size: tuple[int, int]) -> Prior:
     return Prior(state["scores"]["whole"], None, None, None, False, False, boxes, _types(state), None)
 
 
+def shown_map(state: Any, product: ProductModel, deps: InspectionDeps) -> NDArray[np.float32]:
+    """The anomaly_map on the scale of good parts, float32 (H, W) in [0, 1]."""
+    return product.shown_scale.calibrate(np.asarray(deps.artifacts.get(state["expert"]["anomaly_map"]), np.float32))
+
+
 def shrunk(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
     """A map of at most MAP_PX a side; a cell is the highest value in it."""
     height, width = anomaly_map.shape
