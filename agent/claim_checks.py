@@ -83,13 +83,14 @@ def _check_polarity(
     quoted = _is_quoted(text, documents)
     general = {Verdict.NG: say.denial, Verdict.OK: say.assertion}.get(verdict)
     if general and (found := general(text)):
-        in_page = any(found.lower() in _whole_text(d).lower() for d in documents)
         said = f"the verdict is {verdict.value}, but a sentence says {found!r}"
-        yield Problem("polarity", said, fatal=verdict is Verdict.OK or not in_page, of_sentence=True)
+        fatal = verdict is Verdict.OK or not _says(documents, found)
+        yield Problem("polarity", said, fatal=fatal, of_sentence=True)
     if quoted:
         return
     if verdict is Verdict.NG and (found := say.calls_good(text)):
-        yield Problem("polarity", f"the verdict is NG, but a sentence says {found!r}", fatal=True, of_sentence=True)
+        said, fatal = f"the verdict is NG, but a sentence says {found!r}", not _says(documents, found)
+        yield Problem("polarity", said, fatal=fatal, of_sentence=True)
     if verdict is Verdict.OK and (found := say.calls_bad(text) or say.names_a_defect(text)):
         yield Problem("polarity", f"the verdict is OK, but a sentence says {found!r}", fatal=True, of_sentence=True)
     decides = say.calls_good(text) or say.calls_bad(text)
@@ -100,6 +101,11 @@ def _check_polarity(
         alarming = evidence.image_score >= evidence.threshold
     if found := say.wrong_comparison(text, alarming):
         yield Problem("polarity", f"a sentence says {found!r}, which the measurement does not", of_sentence=True)
+
+
+def _says(documents: list[RetrievedDocument], words: str) -> bool:
+    """Whether a cited page holds these words."""
+    return any(words.lower() in _whole_text(document).lower() for document in documents)
 
 
 def _check_place(

@@ -36,6 +36,7 @@ from .detection_metrics import (
     risk_at_coverage,
 )
 from .reliability import draw_reliability
+from .untouched import untouched_tests
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -370,4 +371,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

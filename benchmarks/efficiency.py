@@ -7,6 +7,7 @@ as an inspection does. ADSeeker reports for its modules on Qwen2.5-VL-7B 22.63 -
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from .memory import resident_peak_mb
 from .mmad.arms import BY_NAME
 from .mmad.scoring import DETECTION
 from .mmad.tables import markdown, number
+from .untouched import untouched_tests
 
 PUBLISHED_MEMORY_GIB = (22.63, 28.36)
 PUBLISHED_SECONDS = (4.47, 6.14)
@@ -198,5 +200,13 @@ def _more(peak: float | None, other: float | None) -> str:
     return "" if peak is None or other is None else f"{100 * (peak / other - 1):+.0f}%"
 
 
+def main() -> None:
+    """Measure one setting in this process, which `run_efficiency` starts for each."""
+    parser = argparse.ArgumentParser(description="One setting of bench efficiency, in a process of its own.")
+    parser.add_argument("job", type=json.loads, help="the setting as JSON")
+    sys.stdout.write(json.dumps(measure(Job(**parser.parse_args().job))) + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(Job(**json.loads(sys.argv[1])))) + "\n")
+    with untouched_tests():
+        main()

@@ -25,7 +25,7 @@ from ..agent.errors import ConfigError
 from ..agent.home import write_json_atomically
 from ..agent.settings import LoadedSettings
 from ..benchmarks.datasets import open_dataset
-from ..tools.knowledge.builder import shipped_documents
+from ..tools.knowledge.schema import load_documents
 from .card import fingerprint_of
 from .checkpoint import Progress, load_checkpoint, save_checkpoint, state_sha256
 from .loop import CHECKPOINT, Report
@@ -397,7 +397,7 @@ def train_mini(
         StorageError: the disk refuses.
     """
     began = time.monotonic()
-    seen = [page for page in shipped_documents() if page.product not in sources.leave_out]
+    seen = [page for page in load_documents() if page.product not in sources.leave_out]
     products = (*sources.train, *sources.hold_out)
     found = real_cases(sources.data, products, loaded, seen, seed=config.seed, progress=report)
     cases = [case for name in sources.train for case in found[name]]

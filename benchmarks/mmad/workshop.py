@@ -15,7 +15,7 @@ from ...agent.inspector import InspectionDeps
 from ...agent.settings import LoadedSettings
 from ...tools.knowledge.attaching import Candidate, attach
 from ...tools.knowledge.attachments import FOLDER
-from ...tools.knowledge.builder import shipped_documents
+from ...tools.knowledge.schema import load_documents
 from ...tools.products import enroll_product, list_products
 from ..datasets import GOOD
 from .making import read_examples
@@ -57,7 +57,7 @@ def open_workshop(loaded: LoadedSettings, items: ItemSet, progress: Progress | N
     attach(
         deps.home.knowledge / FOLDER,
         _photographs(items, references),
-        shipped_documents(),
+        load_documents(),
         dataset="mmad-workshop",
         licence="as the set that is asked about",
         limit=PHOTOGRAPHS,

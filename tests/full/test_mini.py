@@ -11,7 +11,7 @@ from PIL import Image
 from flawscope.agent.vision_language import Picture
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
 from flawscope.agent.vision_language.qwen import QwenModel
-from flawscope.tools.knowledge.builder import shipped_documents
+from flawscope.tools.knowledge.schema import load_documents
 from flawscope.training import mini
 from flawscope.training.mini_card import card_of, measure, write_card
 from flawscope.training.mini_data import PackMaker, RealCase
@@ -33,7 +33,7 @@ def few_texts(monkeypatch):
 
 @pytest.fixture(scope="module")
 def simulator():
-    return Simulator([page for page in shipped_documents() if page.product not in mini.LEAVE_OUT])
+    return Simulator([page for page in load_documents() if page.product not in mini.LEAVE_OUT])
 
 
 @pytest.fixture(scope="module")

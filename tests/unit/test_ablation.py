@@ -32,7 +32,7 @@ from flawscope.benchmarks.mmad.priors import shrunk
 from flawscope.benchmarks.mmad.questions import Item, ItemSet, load_items
 from flawscope.benchmarks.mmad.run import LOG
 from flawscope.benchmarks.mmad.workshop import open_workshop, references_of
-from flawscope.tools.knowledge.builder import shipped_documents
+from flawscope.tools.knowledge.schema import load_documents
 
 PRODUCT = "textile"  # the one product with a page among the few documents of the cheap parts
 
@@ -75,7 +75,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, _cheap_parts: None) -> Path:
             pixels = texture(seed) if "good" in folder else with_square(texture(seed), 10, 10)
             Image.fromarray(pixels).save(root / PRODUCT / folder / f"{seed:02d}.png")
     out = tmp_path_factory.mktemp("made") / "set"
-    make_questions(root, out, Plan((PRODUCT,), good=4, defective=5, examples=2), shipped_documents())
+    make_questions(root, out, Plan((PRODUCT,), good=4, defective=5, examples=2), load_documents())
     return out
 
 

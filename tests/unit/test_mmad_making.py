@@ -14,7 +14,7 @@ from flawscope.agent.errors import ConfigError
 from flawscope.benchmarks.mmad.making import Plan, make_questions, read_examples
 from flawscope.benchmarks.mmad.questions import load_items
 from flawscope.benchmarks.mmad.scoring import DETECTION
-from flawscope.tools.knowledge.builder import shipped_documents
+from flawscope.tools.knowledge.schema import load_documents
 
 TYPES = ("bent_lead", "cut_lead")
 
@@ -40,7 +40,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_made_set_is_one_of_the_layout(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    count = make_questions(labelled, out, Plan(("transistor",), good=4, defective=3, examples=2), shipped_documents())
+    count = make_questions(labelled, out, Plan(("transistor",), good=4, defective=3, examples=2), load_documents())
     items = load_items(out)
     assert count == len(items.items)
     assert len(items.images) == 4 + 2 * 3
@@ -59,7 +59,7 @@ def test_a_made_set_is_one_of_the_layout(labelled: Path, tmp_path: Path) -> None
 
 def test_examples_are_never_asked_about(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    make_questions(labelled, out, Plan(("transistor",), defective=20, examples=2), shipped_documents())
+    make_questions(labelled, out, Plan(("transistor",), defective=20, examples=2), load_documents())
     aside = read_examples(out)["transistor"]
     assert {kind: len(paths) for kind, paths in aside.items()} == dict.fromkeys(TYPES, 2)
 
@@ -73,14 +73,14 @@ def test_examples_are_never_asked_about(labelled: Path, tmp_path: Path) -> None:
 def test_the_same_seed_makes_the_same_set_and_another_does_not(labelled: Path, tmp_path: Path) -> None:
     made = []
     for at, seed in enumerate((0, 0, 1)):
-        make_questions(labelled, tmp_path / str(at), Plan(("transistor",), seed=seed), shipped_documents())
+        make_questions(labelled, tmp_path / str(at), Plan(("transistor",), seed=seed), load_documents())
         made.append(json.loads((tmp_path / str(at) / "mmad.json").read_text()))
     assert made[0] == made[1] != made[2]
 
 
 def test_a_set_is_not_written_over_and_products_must_exist(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists"):
-        make_questions(labelled, tmp_path, Plan(("transistor",)), shipped_documents())
+        make_questions(labelled, tmp_path, Plan(("transistor",)), load_documents())
     with pytest.raises(ConfigError, match="has no bottle"):
-        make_questions(labelled, tmp_path / "new", Plan(("bottle",)), shipped_documents())
+        make_questions(labelled, tmp_path / "new", Plan(("bottle",)), load_documents())
     assert not (tmp_path / "new").exists()

@@ -5,9 +5,8 @@ import pytest
 
 from flawscope.agent.reasoner.composing import prior_lines
 from flawscope.agent.vision_language import Picture, Slot
-from flawscope.tools.knowledge.builder import shipped_documents
 from flawscope.tools.knowledge.categories import CategoryChoice
-from flawscope.tools.knowledge.schema import KnowledgeDocument
+from flawscope.tools.knowledge.schema import KnowledgeDocument, load_documents
 from flawscope.training.questions import (
     LETTERS,
     PRIOR_TASKS,
@@ -27,7 +26,7 @@ TESTED = frozenset({"transistor", "textile", "steel_types"})
 
 @pytest.fixture(scope="module")
 def pages():
-    return shipped_documents()
+    return load_documents()
 
 
 @pytest.fixture(scope="module")
