@@ -43,6 +43,10 @@ def bench_ablation(
     prior_tokens: TokensOption = None,
     arms: Annotated[str | None, typer.Option("--arms", help="Only these rows, such as A0,A5,A8.")] = None,
     steps: Annotated[int, typer.Option("--steps", min=0, help="Of latent reasoning at most.")] = 8,
+    min_mass: Annotated[
+        float,
+        typer.Option("--min-mass", help="Share of the probability on the options that latent reasoning asks for."),
+    ] = 0.9,
     stress: Annotated[
         int, typer.Option("--stress", min=0, help="Pictures of each product to ask about with false evidence.")
     ] = 0,
@@ -78,7 +82,7 @@ def bench_ablation(
             limit=limit,
             stress=stress,
             goods=goods,
-            latent=LatentSettings(steps=steps),
+            latent=LatentSettings(steps=steps, min_mass=min_mass),
             weights=weights_identity(model_settings),
             out=out,
             progress=progress,
