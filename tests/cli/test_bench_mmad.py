@@ -22,7 +22,7 @@ def test_a_set_is_asked_and_told_as_markdown(cli: Any, tmp_path: Path, monkeypat
     assert "| rule | GoodsAD |" not in first.out
     assert first.out.count("| rule | VisA |") == 2  # as the script scores it, and strictly
     assert cli(*given).out == first.out  # all answers were kept, their times too
-    told = cli(*given[:5], "--oracle", "--limit", "1", "--numbered")
+    told = cli(*given[:4], "--oracle", "--limit", "1", "--numbered")
     assert "ORACLE KNOWLEDGE" in told.out
     assert "with question numbers" in told.out
 
