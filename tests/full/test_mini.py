@@ -139,6 +139,16 @@ def real_case(pages, picture):
     return RealCase(subject, picture, (picture,), None, None, (tuple(pages[:2]),), None, ())
 
 
+@pytest.fixture
+def one_thread():
+    """Sums of several threads depend on how the rows were shared out; the command's workers have one thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(simulator, picture, tmp_path):
     pages = simulator.pages
     case = real_case(pages, picture)
