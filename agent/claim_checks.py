@@ -144,6 +144,8 @@ def _check_numbers(
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     sources = [*(i.text for i in cited if _values_meant(claim, i) == i.values), *map(_whole_text, documents)]
+    # A digit in a plant's name for a type ("batch_2") is no measurement.
+    sources += [words(name) for item in cited if item.kind == "type" for name in _values_meant(claim, item)]
     known += [(found.value, found.unit) for text in sources for found in say.quantities(text)]
     known += [(float(len(evidence.regions)), "count")]
     for quantity in stated:

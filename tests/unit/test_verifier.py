@@ -178,6 +178,17 @@ def test_a_capitalised_type_is_recognised_in_its_sentence() -> None:
     assert verify(draft(Verdict.NG, claim, kind="Cut_Lead"), evidence(defect_type=kind)).problems == ()
 
 
+@pytest.mark.parametrize(("stated", "kinds_found"), [("Ours 2", []), ("Ours 7", ["number"])])
+def test_a_digit_in_a_types_name_is_no_measurement(stated: str, kinds_found: list[str]) -> None:
+    shares = {"Ours_2": 0.0, "bent": 0.0}
+    compared = Evidence(id="T1", kind="type", text="Ours 2 0, bent 0.", source="examples", values=shares)
+    named = DefectType(name="Ours_2", posterior=None, candidates=(TypeCandidate(name="Ours_2", posterior=0.0),))
+    given = replace(evidence(defect_type=named), items=(*evidence().items[:-1], compared))
+    claim = ("verdict", f"It deviates like {stated}.", ("M1", "T1"))
+    found = kinds(verify(draft(Verdict.NG, claim, kind="Ours_2"), given))
+    assert [kind for kind in found if kind == "number"] == kinds_found
+
+
 def test_what_a_document_says_of_itself_may_be_quoted_though_the_quotation_was_cut() -> None:
     claim = ("root_cause", "Handling without gloves.", ("D1",))  # a field of the page that its cut text lacks
     assert "gloves" not in SCRATCH.text
