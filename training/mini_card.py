@@ -14,10 +14,12 @@ from ..agent.vision_language.base import normalised_entropy
 from ..tools.knowledge.schema import KnowledgeDocument
 from .card import environment
 from .mini_packing import Pack, collate, read_batch
+from .mini_trainer import identity_of
 from .questions import LETTERS, TASKS, Question, QuestionWriter
 
 if TYPE_CHECKING:
-    from .mini import Sources, Trainer
+    from .mini import Sources
+    from .mini_trainer import Trainer
 
 MEASURED = 16
 """Prompts of a batch."""
@@ -93,8 +95,6 @@ def card_of(
     trainer: Trainer, sources: Sources, sha256: str, seconds: Mapping[str, float], measured: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything worth knowing of a run."""
-    from .mini import identity_of
-
     return {
         "model": "mini",
         "laboratory": True,

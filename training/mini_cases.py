@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -101,8 +100,3 @@ def _subjects(
         if product.name in products
         for found in picture_subjects(dataset, product, pages)
     }
-
-
-def forget_cases(loaded: LoadedSettings) -> None:
-    """Remove everything that was kept: after a change of the knowledge base or of the data."""
-    shutil.rmtree(loaded.home.root, ignore_errors=True)

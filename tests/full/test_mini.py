@@ -12,7 +12,7 @@ from flawscope.agent.vision_language import Picture
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
 from flawscope.agent.vision_language.qwen import QwenModel
 from flawscope.tools.knowledge.schema import load_documents
-from flawscope.training import mini
+from flawscope.training import mini, mini_trainer
 from flawscope.training.mini_card import card_of, measure, write_card
 from flawscope.training.mini_data import PackMaker, RealCase
 from flawscope.training.mini_model import MiniShape, build_model, build_processor, build_tokenizer
@@ -23,7 +23,7 @@ from flawscope.training.questions import compose_question, subject_of
 from flawscope.training.questions.simulated import Simulator
 
 SHAPE = MiniShape(vocabulary=640, width=96, layers=2, heads=3, hidden=64, vision_width=24, vision_layers=1)
-CONFIG = mini.MiniConfig(shape=SHAPE, steps=4, packs=1, endings=2, warm_up=0.5, workers=1, checkpoint_every=2)
+CONFIG = mini_trainer.MiniConfig(shape=SHAPE, steps=4, packs=1, endings=2, warm_up=0.5, workers=1, checkpoint_every=2)
 
 
 @pytest.fixture(autouse=True)
@@ -174,10 +174,12 @@ def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(sim
     assert answer.letter in questions[0].letters
 
     halfway = mini.prepare(tmp_path / "b", CONFIG, simulator, [case], [case], [picture], "one")
-    first = mini.Trainer(halfway, 0, group=False)
+    first = mini_trainer.Trainer(halfway, 0, group=False)
     for _ in range(2):
         first.step(first.share())
-    mini.save_checkpoint(halfway.checkpoint, first.learner, first.optimiser, {}, first.progress, halfway.fingerprint)
+    mini_trainer.save_checkpoint(
+        halfway.checkpoint, first.learner, first.optimiser, {}, first.progress, halfway.fingerprint
+    )
     again = mini.train(halfway, resume=True)
     assert mini.save(again, {}) == sha256
     logged = [json.loads(line) for line in (halfway.folder / "training" / "training.jsonl").read_text().splitlines()]
@@ -186,7 +188,7 @@ def test_a_short_run_is_repeatable_resumable_and_leaves_a_model_that_answers(sim
 
 def test_twenty_steps_learn_a_handful_of_questions(parts, tokenizer):
     _, gallery, maker = parts
-    learner = mini.Learner(build_model(tokenizer, SHAPE, 0), SHAPE)
+    learner = mini_trainer.Learner(build_model(tokenizer, SHAPE, 0), SHAPE)
     use_packed_attention(learner.mini)
     packs = [maker.simulated(np.random.default_rng(3), "Anomaly Detection", 2, 1.0) for _ in range(2)]
     optimiser = torch.optim.AdamW(learner.parameters(), lr=3e-3)
