@@ -25,11 +25,8 @@ from flawscope.benchmarks.forgetting import (
     render,
     run_forgetting,
 )
-from flawscope.cli import main
-from flawscope.tools.backbones import BACKBONES
 from flawscope.training.loop import LoopConfig
 from flawscope.training.lora import LoraRun, LoraTask
-from tests.tiny_vlm import build_tiny_checkpoint
 
 RUN = LoraRun(
     LoopConfig(epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.0, patience=0, checkpoint_every=1),
@@ -42,11 +39,6 @@ RUN = LoraRun(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_parts(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def measured(data: Path, checkpoint: Path, out: Path, *, resume: bool = False) -> ForgettingResult:
@@ -146,16 +138,3 @@ def test_the_command_prints_the_table(
     assert (home / "bench" / "forgetting-model" / LOG_FILE).is_file()
     assert run_command("bench", "forgetting", *given, "--learn", "bolt") == 4
     assert "no such product" in capsys.readouterr().err
-
-
-@pytest.fixture
-def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setitem(BACKBONES, "efficientnet-lite2", PatchStatistics)
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flawscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return call

@@ -22,14 +22,8 @@ from flawscope.agent.reasoner.base import LatentReasoner
 from flawscope.agent.reasoner.model_reasoner import ModelReasoner
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.settings import LoadedSettings
-from tests.tiny_vlm import build_tiny_checkpoint
 
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def loaded(plant: Plant, checkpoint: Path, **flags: object) -> LoadedSettings:

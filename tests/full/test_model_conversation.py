@@ -15,12 +15,6 @@ from flawscope.agent.schemas import InspectionReport
 from flawscope.agent.session import begin_conversation, open_conversation
 from flawscope.agent.vision_language import Generated, Message
 from flawscope.agent.vision_language.qwen import QwenModel
-from tests.tiny_vlm import build_tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="module")

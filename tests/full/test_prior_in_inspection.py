@@ -19,12 +19,6 @@ from flawscope.agent.vision_language.identity import checkpoint_sha256
 from flawscope.agent.vision_language.prior import FORMAT, PRIOR_TOKENS
 from flawscope.agent.vision_language.qwen import QwenModel
 from flawscope.tools.ad_expert.evidence_tokens import EvidenceTokenizer
-from tests.tiny_vlm import build_tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="module")

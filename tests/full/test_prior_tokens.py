@@ -31,9 +31,8 @@ WIDTH, DEPTH, GRID = 64, 10, (6, 8)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> QwenModel:
-    folder = build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
-    return QwenModel(load_checkpoint(folder, device="cpu"))
+def model(checkpoint: Path) -> QwenModel:
+    return QwenModel(load_checkpoint(checkpoint, device="cpu"))
 
 
 def header(owner: QwenModel, /, **changed: str) -> dict[str, str]:

@@ -16,11 +16,11 @@ from transformers import GenerationConfig
 
 from flawscope.agent.errors import BackendError, ConfigError, WeightsError
 from flawscope.agent.vision_language import Message, Picture, Slot
+from flawscope.agent.vision_language import checkpoint as loading
 from flawscope.agent.vision_language.batching import choose_many, generate_many
 from flawscope.agent.vision_language.checkpoint import load_checkpoint, shared_checkpoint
 from flawscope.agent.vision_language.decoding import extend, letter_probabilities, prefill
 from flawscope.agent.vision_language.qwen import QwenModel
-from tests.tiny_vlm import build_tiny_checkpoint
 
 TOLERANCE = 1e-4
 
@@ -31,13 +31,8 @@ class Answer(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> QwenModel:
-    return QwenModel(load_checkpoint(folder, device="cpu"))
+def model(checkpoint: Path) -> QwenModel:
+    return QwenModel(load_checkpoint(checkpoint, device="cpu"))
 
 
 def picture(seed: int, height: int = 70, width: int = 150) -> Picture:
@@ -222,12 +217,12 @@ def test_a_prompt_beyond_the_context_is_named(model: QwenModel) -> None:
         model.choose([Message("user", ("defect " * 20000,))], ("A", "B"))
 
 
-def test_the_same_folder_is_loaded_once(folder: Path) -> None:
-    assert shared_checkpoint(folder, device="cpu") is shared_checkpoint(folder, device="cpu")
+def test_the_same_folder_is_loaded_once(checkpoint: Path) -> None:
+    assert shared_checkpoint(checkpoint, device="cpu") is shared_checkpoint(checkpoint, device="cpu")
 
 
-def test_pictures_are_bounded(folder: Path) -> None:
-    small = QwenModel(load_checkpoint(folder, device="cpu", max_pixels=4 * 784))
+def test_pictures_are_bounded(checkpoint: Path) -> None:
+    small = QwenModel(load_checkpoint(checkpoint, device="cpu", max_pixels=4 * 784))
     assert len(small.encoder.encode(question(picture(1, 400, 400))).pictures[0]) <= 4
 
 
@@ -253,10 +248,10 @@ def broken(folder: Path, target: Path, name: str, text: str | bytes | None) -> P
     ],
 )
 def test_damaged_checkpoints_are_named(
-    folder: Path, tmp_path: Path, name: str, text: str | bytes | None, error: type[Exception], said: str
+    checkpoint: Path, tmp_path: Path, name: str, text: str | bytes | None, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        load_checkpoint(broken(folder, tmp_path / "broken", name, text), device="cpu")
+        load_checkpoint(broken(checkpoint, tmp_path / "broken", name, text), device="cpu")
 
 
 def test_an_absent_checkpoint_names_the_remedy(tmp_path: Path) -> None:
@@ -264,10 +259,10 @@ def test_an_absent_checkpoint_names_the_remedy(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nowhere")
 
 
-def test_random_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_random_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    target = broken(folder, tmp_path / "part", "config.json", (folder / "config.json").read_bytes())
+    target = broken(checkpoint, tmp_path / "part", "config.json", (checkpoint / "config.json").read_bytes())
     weights = load_file(target / "model.safetensors")
     gone = next(key for key in weights if "q_proj.weight" in key)
     save_file({k: v for k, v in weights.items() if k != gone}, target / "model.safetensors", {"format": "pt"})
@@ -275,13 +270,11 @@ def test_random_weights_are_refused(folder: Path, tmp_path: Path) -> None:
         load_checkpoint(target, device="cpu")
 
 
-def test_what_cannot_fit_is_refused_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flawscope.agent.vision_language import checkpoint
-
-    monkeypatch.setattr(checkpoint, "_free_bytes", lambda where: 1000)
+def test_what_cannot_fit_is_refused_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_free_bytes", lambda where: 1000)
     with pytest.raises(BackendError, match="GiB on cpu"):
-        load_checkpoint(folder, device="cpu")
+        load_checkpoint(checkpoint, device="cpu")
 
 
-def test_the_laboratory_mark_is_carried(model: QwenModel, folder: Path) -> None:
-    assert model.checkpoint.laboratory == json.loads((folder / "config.json").read_text())["flawscope"]
+def test_the_laboratory_mark_is_carried(model: QwenModel, checkpoint: Path) -> None:
+    assert model.checkpoint.laboratory == json.loads((checkpoint / "config.json").read_text())["flawscope"]

@@ -20,8 +20,6 @@ from safetensors.numpy import load_file, save_file
 from flawscope.agent.errors import InputError, WeightsError
 from flawscope.benchmarks import retriever as bench
 from flawscope.benchmarks.retriever_seek import SCOPES, Seek
-from flawscope.cli import main
-from flawscope.tools.backbones import BACKBONES
 from flawscope.tools.knowledge import builder
 from flawscope.tools.knowledge.builder import open_knowledge_base
 from flawscope.tools.knowledge.features import LockSpace
@@ -224,17 +222,9 @@ def test_the_benchmark_asks_both_ways(data: Path) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setitem(BACKBONES, "efficientnet-lite2", PatchStatistics)
+def command(monkeypatch: pytest.MonkeyPatch, run_command: Callable[..., int]) -> Callable[..., int]:
     monkeypatch.setattr(builder, "load_documents", lambda: PAGES)
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flawscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return call
+    return run_command
 
 
 def test_the_command_trains_and_the_setting_uses_it(

@@ -21,7 +21,6 @@ from flawscope.agent.vision_language.adapter import ADAPTER_FILE, add_adapter
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
 from flawscope.agent.vision_language.identity import checkpoint_sha256
 from flawscope.agent.vision_language.qwen import QwenModel
-from flawscope.cli import main
 from flawscope.training.checkpoint import state_sha256
 from flawscope.training.conversations import (
     Conversation,
@@ -31,7 +30,6 @@ from flawscope.training.conversations import (
 )
 from flawscope.training.loop import LoopConfig, seed_everything
 from flawscope.training.lora import CONVERSATIONS_FILE, LoraRun, LoraTask, train_lora
-from tests.tiny_vlm import build_tiny_checkpoint
 
 LETTERS = ("A", "B")
 
@@ -39,11 +37,6 @@ LETTERS = ("A", "B")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_parts(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -227,14 +220,3 @@ def test_the_command_writes_the_conversations_and_the_adapter(
     assert state_sha256(load_file(out / ADAPTER_FILE)) == card["weights_sha256"]
     assert "for comparison only" in (out / "card.md").read_text()
     assert "held-out loss, last epoch" in capsys.readouterr().out
-
-
-@pytest.fixture
-def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flawscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return call

@@ -20,24 +20,16 @@ from flawscope.agent.errors import InputError, WeightsError
 from flawscope.agent.vision_language import Message, Picture, Slot
 from flawscope.agent.vision_language.prior import PRIOR_TOKENS, TOKENS_FILE, load_prior_tokens
 from flawscope.agent.vision_language.qwen import QwenModel
-from flawscope.cli import main
-from flawscope.tools.backbones import BACKBONES
 from flawscope.training.answer_loss import answer_losses, teach
 from flawscope.training.checkpoint import state_sha256
 from flawscope.training.loop import rate_at
 from flawscope.training.picture_evidence import look_at_products
 from flawscope.training.tokens import TokenTask, build_samples, train_tokens
-from tests.tiny_vlm import build_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_parts(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -207,16 +199,3 @@ def test_the_command_trains_and_says_what_it_did(
     assert "held-out loss, trained tokens" in capsys.readouterr().out
     assert run_command("train", "tokens", "--data", data, "--weights", home / "nowhere") == 9
     assert "no Qwen2.5-VL checkpoint" in capsys.readouterr().err
-
-
-@pytest.fixture
-def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setitem(BACKBONES, "efficientnet-lite2", PatchStatistics)
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flawscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return call

@@ -11,7 +11,6 @@ from fakes import PatchStatistics
 from full.training_data import SMALL, small_config, write_products
 
 from flawscope.benchmarks.head import run_head
-from flawscope.cli import main
 from flawscope.tools.backbones import BACKBONES
 from flawscope.training.embedded import HEAD_FILE
 
@@ -22,22 +21,11 @@ def data(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_products(tmp_path / "data")
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["flawscope", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
-    return run
-
-
 def test_the_command_trains_stops_by_the_held_out_product_and_writes_into_the_home(
-    command: Callable[..., int], data: Path, home: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Callable[..., int], data: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data / "plate" / "LICENSE").write_text("Made for a test, free for all\n")
-    assert command("train", "expert", "--data", data, "--hold-out", "ring", "--epochs", 1, "--licence", "MIT") == 0
+    assert run_command("train", "expert", "--data", data, "--hold-out", "ring", "--epochs", 1, "--licence", "MIT") == 0
     out = home / "models" / "expert-efficientnet-lite2"
     card = json.loads((out / "card.json").read_text())
     assert [(p["name"], p["licence"]) for p in card["data"]["trained_on"]] == [
@@ -58,14 +46,14 @@ def test_the_command_trains_stops_by_the_held_out_product_and_writes_into_the_ho
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(
-    command: Callable[..., int],
+    run_command: Callable[..., int],
     arguments: list[str],
     code: int,
     message: str,
     data: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert command("train", "expert", "--data", data, *arguments) == code
+    assert run_command("train", "expert", "--data", data, *arguments) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
