@@ -32,7 +32,7 @@ class ArtifactStore:
     def put(self, array: NDArray[Any]) -> str:
         """Store an array and return its reference, ``xxh3:…`` of dtype, shape and bytes."""
         data = np.ascontiguousarray(array)
-        ref = _reference(data)
+        ref = reference_of(data)
         if ref not in self._recent:
             self._recent[ref] = data
             if self._root is not None:
@@ -60,7 +60,7 @@ class ArtifactStore:
             raise StorageError(
                 f"artifact {ref[:19]}… is missing or damaged.", hint="Inspect the picture again."
             ) from error
-        if _reference(array) != ref:
+        if reference_of(array) != ref:
             raise StorageError(f"artifact {ref[:19]}… is damaged.", hint="Inspect the picture again.")
         return array
 
@@ -70,7 +70,8 @@ class ArtifactStore:
         return root / digest[:2] / f"{digest}.npy"
 
 
-def _reference(array: NDArray[Any]) -> str:
+def reference_of(array: NDArray[Any]) -> str:
+    """``xxh3:…`` of an array's dtype, shape and bytes."""
     # Tells arrays apart and notices damage; nobody's honesty depends on it, and a picture's sha256 takes milliseconds.
     digest = xxhash.xxh3_128(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).tobytes() if array.size == 0 else np.ascontiguousarray(array).data)

@@ -139,7 +139,6 @@ def chat_pictures(report: InspectionReport, deps: InspectionDeps) -> tuple[Pictu
     from ..graphs.pictures import CROP_SIDE_PX, REFERENCE_SIDE_PX, crop_box, reduced
     from ..tools import views
     from ..tools.ad_expert.expert import expert_tokens
-    from ..tools.imaging import load_image
     from .look_again import reload_picture
     from .reasoner.composing import BOXES
 
@@ -148,11 +147,7 @@ def chat_pictures(report: InspectionReport, deps: InspectionDeps) -> tuple[Pictu
     if product is not None:
         features = views.encode(deps.backbone, product, rgb)
         owners = views.nearest_references(expert_tokens(features), features.grid, product.reference_tokens)
-        if product.reference_pictures:
-            good = product.reference_pictures[owners[0]]
-        else:
-            path = product.reference_files[owners[0]]
-            good = load_image(path, value_range=product.value_range, max_pixels=deps.settings.max_pixels).rgb
+        good = product.reference_picture(owners[0], deps.settings.max_pixels)
         shown.append(Picture(reduced(good, REFERENCE_SIDE_PX), "reference"))
     shown.append(Picture(rgb, "query"))
     scale = (picture.meta.scale_x, picture.meta.scale_y)

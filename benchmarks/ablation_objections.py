@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..agent.reasoner import DraftReport
-from ..agent.reasoner.base import RetrievedDocument
 from ..agent.schemas import Claim, DefectType, Evidence, Verdict
 from ..agent.verifier import verify
 from ..agent.vision_language import LetterAnswer
@@ -44,31 +43,13 @@ def objects(
     bundle = evidence.bundle
     records = ev.document_records([(page, None) for page in pages], first=1)
     items = [one for one in bundle.items if one.kind != "document"] + _evidence_items(records)
-    bundle = replace(bundle, documents=_documents(records), items=tuple(items))
+    bundle = replace(bundle, documents=ev.retrieved_documents(records), items=tuple(items))
     draft = _draft(item, said, _nearest(said, records), bundle.defect_type)
     return None if draft is None else bool(verify(draft, bundle).problems)
 
 
 def _evidence_items(records: dict[str, Any]) -> list[Evidence]:
     return [Evidence.model_validate(item) for item in ev.document_evidence(records).values()]
-
-
-def _documents(records: dict[str, Any]) -> tuple[RetrievedDocument, ...]:
-    return tuple(
-        RetrievedDocument(
-            evidence_id=item_id,
-            doc_id=one["doc_id"],
-            defect_type=one["defect_type"],
-            product=one["product"],
-            similarity=one["similarity"] or 0.0,
-            description=one["description"],
-            causes=tuple(one["causes"]),
-            consequences=tuple(one["consequences"]),
-            action=one["action"],
-            text=one["text"],
-        )
-        for item_id, one in records.items()
-    )
 
 
 def _nearest(said: str, records: dict[str, Any]) -> tuple[str, ...]:

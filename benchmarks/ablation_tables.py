@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..training.questions import TASKS
 from .ablation_stress import GoodsRow, StressRow
 from .mmad.arms import Arm
-from .mmad.questions import TASKS
 from .mmad.scoring import Scores
 from .mmad.statistics import Flips, Interval, bootstrap_difference, flips, holm
 from .mmad.tables import SHORT, Summary, interval, markdown, number, seconds, summarise

@@ -196,13 +196,13 @@ def unfamiliar_evidence(found: Familiarity) -> dict[str, Any]:
     return _item(UNFAMILIAR_ID, "knowledge", found.sentence, "knowledge base", {**values, "nearest": found.nearest})
 
 
-def bundle(
-    state: InspectionState, settings: Settings, *, final: bool, category: CategoryKnowledge | None = None
-) -> EvidenceBundle:
-    """What the reasoner and the verifier see of the state, and what the reasoner is told of the kind of part."""
-    decision = state.get("decision", {})
-    kind = state.get("defect_type")
-    documents = [
+def retrieved_documents(records: Mapping[str, Any]) -> tuple[RetrievedDocument, ...]:
+    """Documents as a reasoner may quote them.
+
+    Args:
+        records: of `document_records`, by evidence id.
+    """
+    return tuple(
         RetrievedDocument(
             evidence_id=item_id,
             doc_id=document["doc_id"],
@@ -216,8 +216,16 @@ def bundle(
             text=document["text"],
             resemblance=document.get("resemblance"),
         )
-        for item_id, document in state.get("documents", {}).items()
-    ]
+        for item_id, document in records.items()
+    )
+
+
+def bundle(
+    state: InspectionState, settings: Settings, *, final: bool, category: CategoryKnowledge | None = None
+) -> EvidenceBundle:
+    """What the reasoner and the verifier see of the state, and what the reasoner is told of the kind of part."""
+    decision = state.get("decision", {})
+    kind = state.get("defect_type")
     raw = state.get("scores", {}).get("whole")
     picture, gate, p_value = state.get("picture", {}), state.get("gate", {}), decision.get("p_value")
     return EvidenceBundle(
@@ -230,7 +238,7 @@ def bundle(
         regions=tuple(Region.model_validate(region) for region in state.get("expert", {}).get("regions", [])),
         defect_type=defect_type(kind),
         type_entropy=kind["entropy"] if kind else None,
-        documents=tuple(documents),
+        documents=retrieved_documents(state.get("documents", {})),
         items=tuple(Evidence.model_validate(item) for item in state.get("evidence", {}).values()),
         entropy_accept=accepted_entropy(state, settings),
         contradicting=tuple(VIEW_NAMES[view] for view in contradicting(state)),

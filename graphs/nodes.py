@@ -182,7 +182,7 @@ class InspectionNodes:
     def reason(self, state: InspectionState) -> Update:
         """Let the reasoner compose the report's words from the evidence."""
         rgb, category = [self._rgb(state)], self._category(state)
-        reasoner, gate = self.deps.reasoner, self._gate(state)
+        reasoner, gate = self.deps.reasoner, state.get("gate") or self._gate(state)
         seen = self._shown({**state, "gate": gate}, category)
         if state.get("done", [])[-1:] == ["latent"] and isinstance(reasoner, LatentReasoner):
             reply = reasoner.think(seen, rgb, DraftReport)

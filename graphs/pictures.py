@@ -18,7 +18,6 @@ from ..tools import views
 from ..tools.ad_expert.calibration import MIN_REFERENCES
 from ..tools.ad_expert.evidence_gate import SPREADS, UNCALIBRATED_WEIGHT, MapScale, cells_of, judge_map
 from ..tools.ad_expert.expert import expert_tokens
-from ..tools.imaging import load_image
 from ..tools.overlay import tinted
 from .judging import features_of
 
@@ -150,13 +149,7 @@ def _references(state: InspectionState, deps: InspectionDeps, product: ProductMo
         return []
     features = features_of(state, deps)
     owners = views.nearest_references(expert_tokens(features), features.grid, product.reference_tokens)[:REFERENCES]
-    return [reduced(_reference(product, owner, deps.settings.max_pixels), REFERENCE_SIDE_PX) for owner in owners]
-
-
-def _reference(product: ProductModel, owner: int, max_pixels: int) -> NDArray[np.uint8]:
-    if product.reference_pictures:
-        return product.reference_pictures[owner]
-    return load_image(product.reference_files[owner], value_range=product.value_range, max_pixels=max_pixels).rgb
+    return [reduced(product.reference_picture(owner, deps.settings.max_pixels), REFERENCE_SIDE_PX) for owner in owners]
 
 
 def crop_box(box: list[int], scale: tuple[float, float], size: tuple[int, int]) -> tuple[int, int, int, int] | None:

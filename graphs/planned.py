@@ -62,7 +62,7 @@ def planned_evidence(
     if asked:
         found |= _logic(features, asked, product, deps)
     if "template" in plan.tools:
-        found |= _template(rgb, product)
+        found |= _template(rgb, product, deps.settings.max_pixels)
     if "measurement" in plan.tools and plan.scale_px_per_mm is not None:
         from ..tools.measurement import measure_box
 
@@ -92,13 +92,11 @@ def _logic(
     return found
 
 
-def _template(rgb: NDArray[np.uint8], product: ProductModel) -> dict[str, Any]:
+def _template(rgb: NDArray[np.uint8], product: ProductModel, max_pixels: int) -> dict[str, Any]:
     """The first reference is the template: the plan's tools say that this product must match it."""
-    from ..tools.imaging import load_image
     from ..tools.template import compare_with_template, grey_of
 
-    template = load_image(product.reference_files[0]).rgb
-    seen = compare_with_template(grey_of(template), grey_of(rgb))
+    seen = compare_with_template(grey_of(product.reference_picture(0, max_pixels)), grey_of(rgb))
     kinds = [region.kind for region in seen.regions]
     text = (
         f"Against the template {product.reference_names[0]}: {kinds.count('missing')} places with missing and "

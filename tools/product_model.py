@@ -19,6 +19,7 @@ from .ad_expert.text_guidance import TextGuidance
 from .backbones import Backbone, VisualFeatures
 from .defect_features import defect_feature, defect_weights, patch_matrix
 from .defect_types import TypeModel
+from .imaging import load_image
 from .tiled import cell_grid, localise_tiles
 
 SHORTLIST = 5
@@ -137,6 +138,20 @@ class ProductModel:
             return self.reference_files[self.reference_names.index(name)]
         except ValueError:
             raise ProductError(f"the product {self.name} has no reference {name}.") from None
+
+    def reference_picture(self, owner: int, max_pixels: int) -> NDArray[np.uint8]:
+        """A reference, uint8 (H, W, 3): kept from fitting, or its file decoded.
+
+        Args:
+            owner: its place among the references.
+            max_pixels: larger files are refused.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        if self.reference_pictures:
+            return self.reference_pictures[owner]
+        return load_image(self.reference_files[owner], value_range=self.value_range, max_pixels=max_pixels).rgb
 
     def localise(self, features: VisualFeatures, rgb: NDArray[np.uint8]) -> Localisation:
         """Compare a picture's features with the good references; the map has the picture's pixels."""

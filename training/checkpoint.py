@@ -68,8 +68,22 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     header = {"fingerprint": fingerprint, "progress": json.dumps(asdict(progress))}
+    write_tensors(path, tensors, header)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> None:
+    """Write tensors as safetensors; a reader finds the old file or the whole new one.
+
+    Args:
+        path: the file.
+        tensors: by name; they may share memory, which the format does not allow.
+        header: of the file.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, header))
+    write_atomically(path, lambda temporary: save_file(plain, temporary, dict(header)))
 
 
 def load_checkpoint(

@@ -23,7 +23,7 @@ from ..agent.vision_language.identity import checkpoint_sha256
 from ..agent.vision_language.qwen import QwenModel
 from .answer_loss import answer_losses, teach
 from .card import describe_data, environment, fingerprint_of, write_card
-from .checkpoint import state_sha256
+from .checkpoint import state_sha256, write_tensors
 from .conversations import Conversation
 from .loop import LoopConfig, fit, seed_everything
 from .retriever_pairs import Source
@@ -209,11 +209,8 @@ def save_adapter(task: LoraTask, folder: Path, model_sha256: str) -> None:
     Raises:
         StorageError: the disk refuses.
     """
-    from safetensors.torch import save_file
-
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in task.module.stored().items()}
     header = {"format": FORMAT, "model": task.model.name, "model_sha256": model_sha256}
-    write_atomically(folder / ADAPTER_FILE, lambda temporary: save_file(plain, temporary, header))
+    write_tensors(folder / ADAPTER_FILE, task.module.stored(), header)
     config = task.config.to_dict()
     config = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
     config |= {"base_model_name_or_path": task.model.name, "inference_mode": True}

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from ..agent.errors import InputError
-from ..agent.home import write_atomically
 from ..agent.reasoner.composing import prior_lines
 from ..agent.vision_language.identity import checkpoint_sha256
 from ..agent.vision_language.messages import Message, Slot
@@ -29,7 +28,7 @@ from ..tools.backbones import Backbone
 from ..tools.knowledge.schema import KnowledgeDocument
 from .answer_loss import answer_losses, teach
 from .card import describe_data, environment, fingerprint_of, write_card
-from .checkpoint import state_sha256
+from .checkpoint import state_sha256, write_tensors
 from .conversations import pixels
 from .loop import LoopConfig, Trained, fit, seed_everything
 from .picture_evidence import PictureEvidence, Source, look_at_products
@@ -261,7 +260,7 @@ def train_tokens(
         "steps": str(trained.progress.step),
         "config": json.dumps(asdict(config)),
     }
-    _save(task.module, folder / TOKENS_FILE, header)
+    write_tensors(folder / TOKENS_FILE, task.module.state_dict(), header)
     metrics = {**before, **_held_out_losses(task, "trained")}
     card = _card(trained, data, config, backbone, header, metrics, len(samples), len(judged_by))
     write_card(folder, card)
@@ -277,13 +276,6 @@ def _held_out_losses(task: TokenTask, name: str) -> dict[str, float]:
     if name == "untrained":
         found["held-out loss, no tokens"] = task.mean_loss(task.held_out, tokens=False)
     return found
-
-
-def _save(module: nn.Module, path: Path, header: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, header))
 
 
 def _card(

@@ -25,7 +25,6 @@ from torch import nn
 from torch.nn import functional
 
 from ..agent.errors import InputError
-from ..agent.home import write_atomically
 from ..benchmarks.datasets import ProductData, load_mask
 from ..benchmarks.detection_metrics import image_auroc
 from ..tools.ad_expert.anomaly_map import top_fraction_mean
@@ -38,7 +37,7 @@ from ..tools.backbones.clip import ClipBackbone
 from ..tools.backbones.clip_tower import text_forward, vision_forward
 from ..tools.imaging import load_image
 from .card import describe_data, environment, fingerprint_of, write_card
-from .checkpoint import state_sha256
+from .checkpoint import state_sha256, write_tensors
 from .head import Prompt
 from .loop import LoopConfig, Trained, fit, seed_everything
 from .losses import zero_shot_loss
@@ -320,8 +319,6 @@ def train_prompts(
 
 
 def _save(module: ClipPrompts, path: Path, backbone: ClipBackbone, config: PromptConfig) -> None:
-    from safetensors.torch import save_file
-
     header = {"format": FORMAT, "config": json.dumps(asdict(config)), MADE_FOR: backbone.weights_sha256}
     tensors = dict(module.state_dict())
     if module.sparse is None:  # else every picture has anchors of its own
@@ -329,8 +326,7 @@ def _save(module: ClipPrompts, path: Path, backbone: ClipBackbone, config: Promp
         with torch.no_grad():
             normal, abnormal = module.text(partial(text_forward, backbone.model))
         tensors |= {NORMAL: normal.float(), ABNORMAL: abnormal.float()}
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, header))
+    write_tensors(path, tensors, header)
 
 
 def _card(trained: Trained, data: dict[str, Any], config: PromptConfig, backbone: ClipBackbone) -> dict[str, Any]:

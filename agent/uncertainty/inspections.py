@@ -8,8 +8,6 @@ from typing import Any
 from ..schemas import InspectionReport, Verdict
 from .records import DETECTION, Answered, AnswerRecord
 
-SIGNS = ("entropy", "disagreement", "retrieval")
-"""What an inspection knows without asking again; a calibrator for inspections weighs these."""
 NO_PRODUCT = "none"
 
 

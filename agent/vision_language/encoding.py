@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
+from ..artifacts import reference_of
 from ..errors import BackendError
 from .checkpoint import Checkpoint
 from .messages import Message, Picture, Slot, SlotName
@@ -200,9 +200,7 @@ class Encoder:
 
     def _look(self, picture: Picture) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Merged features (n, d) of a picture and its patch grid (t, h, w); a picture is looked at once."""
-        import xxhash
-
-        key = f"{picture.rgb.shape}{xxhash.xxh3_128_hexdigest(np.ascontiguousarray(picture.rgb).tobytes())}"
+        key = reference_of(picture.rgb)
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...agent.inspector import InspectionDeps
 from ...agent.reasoner.prior_lines import Prior, PriorBox
 from ...agent.reasoner.text_grid import text_grid
+from ...tools.ad_expert.calibration import percentile
 from ...tools.ad_expert.regions import find_regions
 from ...tools.enrolment import UNCALIBRATED_SCALE
 from ...tools.product_model import ProductModel
@@ -29,7 +30,7 @@ def calibrated_prior(state: Any, product: ProductModel, deps: InspectionDeps) ->
     return Prior(
         score=decision["score"],
         threshold=decision["threshold"],
-        percentile=None if p_value is None else min(1.0, max(0.0, 1.0 - (p_value * (count + 1) - 1.0) / count)),
+        percentile=None if p_value is None else percentile(p_value, count),
         probability=decision["probability"],
         admitted=gate.admitted,
         calibrated=decision["probability"] is not None,

@@ -16,15 +16,6 @@ from typing import Any, Literal
 
 from ...agent.errors import InputError
 
-TASKS = (
-    "Anomaly Detection",
-    "Defect Classification",
-    "Defect Localization",
-    "Defect Description",
-    "Defect Analysis",
-    "Object Classification",
-    "Object Analysis",
-)
 MERGED = {"Object Structure": "Object Analysis", "Object Details": "Object Analysis"}
 """Subtasks that the published tables count as one."""
 NORMAL_FOLDER = "good"

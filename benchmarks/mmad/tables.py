@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...training.questions import TASKS
 from ..detection_metrics import aurc, expected_calibration_error
 from .answering import official_row, strict_row
-from .questions import TASKS
 from .scoring import Scores, mean_of, official_scores, strict_scores
 from .statistics import Interval, bootstrap_average, error_auroc
 

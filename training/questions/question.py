@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +30,7 @@ Task = Literal[
     "Object Classification",
     "Object Analysis",
 ]
-TASKS: tuple[Task, ...] = (
-    "Anomaly Detection",
-    "Defect Classification",
-    "Defect Localization",
-    "Defect Description",
-    "Defect Analysis",
-    "Object Classification",
-    "Object Analysis",
-)
+TASKS: tuple[Task, ...] = get_args(Task)
 """The seven subtasks of MMAD (arXiv 2410.09453), by its names."""
 PRIOR_TASKS: dict[Task, PriorTask] = {
     "Anomaly Detection": "detection",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -325,18 +325,6 @@ def simulated_questions(
         rng = np.random.default_rng([seed, index])
         case, questions = simulator.questions(rng, tasks[index % len(tasks)], 1)
         yield case, questions[0]
-
-
-def weaken(case: Case, *, prior: bool = True, pages: bool = True) -> Case:
-    """The same case of which less is told; what is true stays, so that a model must learn to be unsure.
-
-    Args:
-        case: whose.
-        prior: whether to keep it.
-        pages: whether to keep them, with the kind of part.
-    """
-    kept = replace(case, prior=case.prior if prior else None)
-    return kept if pages else replace(kept, pages=(), category=None, good_pages=())
 
 
 def _made_up(rng: np.random.Generator) -> str:
