@@ -24,6 +24,7 @@ PACKAGES = (
     "tools/knowledge",
     "tools/logic",
     "tools/control_plan",
+    "audits",
 )
 PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
 PACKAGES = (*PACKAGES, "benchmarks/datasets", "benchmarks/mmad", "tools/weights", "training", "training/questions")
