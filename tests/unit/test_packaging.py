@@ -26,7 +26,7 @@ PACKAGES = (
     "tools/control_plan",
     "audits",
 )
-PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands")
+PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands", "edges")
 PACKAGES = (*PACKAGES, "benchmarks/datasets", "benchmarks/mmad", "tools/weights", "training", "training/questions")
 PACKAGES = (
     *PACKAGES,
