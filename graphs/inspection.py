@@ -11,23 +11,31 @@ ends in ``classify``: it added evidence, so the type, the words and the verdict 
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..agent.inspector import InspectionDeps
 from .nodes import InspectionNodes
 from .routing import Next, route
 from .state import Action, InspectionInput, InspectionOutput, InspectionState
 
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+    from langgraph.types import Checkpointer
+
 RECURSION_LIMIT = 40
 """Super-steps: 6 for the first round, 4 per action (five at most, each once), 2 to end; the rest is margin."""
 
 
-def build_inspection_graph(deps: InspectionDeps, checkpointer: Any = None) -> Any:
+def build_inspection_graph(
+    deps: InspectionDeps, checkpointer: Checkpointer = None
+) -> CompiledStateGraph[InspectionState, None, InspectionInput, InspectionOutput]:
     """Compile the graph.
 
     Args:
-        deps: backbone, products, knowledge, reasoner, settings, artifacts.
-        checkpointer: needed for interrupts and resuming; None inherits a parent graph's, or runs without.
+        deps: backbone, products, knowledge, reasoner, settings, artifacts. For a graph that may be resumed by another
+            process (a checkpointer on disk, here or in the parent) their artifact store must be on disk too.
+        checkpointer: needed for interrupts and resuming; None inherits a parent graph's, or runs without; False never
+            keeps anything, so that a resumed parent inspects from the start again.
 
     Returns:
         A compiled LangGraph graph from InspectionInput to InspectionOutput. Use it on its own, or as a node of a
