@@ -33,6 +33,7 @@ from ..agent.schemas import (
 RECORD_VERSION: Literal["1.0"] = "1.0"
 RECORDS_NAME = "records.jsonl"
 Cell = Annotated[str, Field(max_length=4000)]
+Mask = Annotated[str, Field(max_length=1_000_000)]
 Picture = Literal["thumbnail", "overlay", "image", "map"]
 
 
@@ -158,6 +159,7 @@ class AuditRecord(Frozen):
         entropy: of the decision, in [0, 1], None when unknown.
         defect_type: None when the part is OK or nothing was inspected.
         regions: suspicious areas, strongest first.
+        masks: of regions by id: COCO's compressed run lengths (see ``rle``), of the size ``size_px``.
         severity: of an NG by the control plan, a number or a word; None without one.
         disposition: by the control plan, such as ``scrap``.
         reaction: by the control plan.
@@ -188,6 +190,7 @@ class AuditRecord(Frozen):
     entropy: Probability | None = None
     defect_type: DefectType | None = None
     regions: tuple[Region, ...] = ()
+    masks: dict[Name, Mask] = {}
     severity: Annotated[int, Field(ge=1, le=10)] | Text | None = None
     disposition: Text | None = None
     reaction: Text | None = None
