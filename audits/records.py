@@ -190,7 +190,7 @@ class AuditRecord(Frozen):
     entropy: Probability | None = None
     defect_type: DefectType | None = None
     regions: tuple[Region, ...] = ()
-    masks: dict[Name, Mask] = {}
+    masks: dict[Name, Mask] = Field(default_factory=dict)
     severity: Annotated[int, Field(ge=1, le=10)] | Text | None = None
     disposition: Text | None = None
     reaction: Text | None = None
