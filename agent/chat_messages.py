@@ -29,6 +29,8 @@ def opening(
     tools: ChatTools,
     turns: Sequence[Mapping[str, Any]],
     pictures: Sequence[Picture],
+    *,
+    native: bool = False,
 ) -> list[Message]:
     """The conversation up to the question.
 
@@ -39,8 +41,11 @@ def opening(
         tools: offered.
         turns: earlier ones; the latest that fit are shown, and how many are not.
         pictures: of the part.
+        native: the tools are handed over in the model's own way, so that no words tell of them.
     """
-    role = f"{render(PROMPTS, 'role', verdict=report.verdict.value)}\n\n{tool_instructions(_described(tools))}"
+    role = render(PROMPTS, "role", verdict=report.verdict.value)
+    if not native:
+        role += f"\n\n{tool_instructions(described(tools))}"
     kept, left_out = recent(turns)
     evidence = _evidence_parts(report, earlier, pictures)
     if left_out:
@@ -111,7 +116,8 @@ def earlier_evidence(turns: Sequence[Mapping[str, Any]]) -> tuple[Evidence, ...]
     return tuple(Evidence.model_validate(item) for turn in turns for item in turn.get("evidence", ()))
 
 
-def _described(tools: ChatTools) -> list[ToolDescription]:
+def described(tools: ChatTools) -> list[ToolDescription]:
+    """What a model is told of the tools."""
     found = []
     for tool in tools.langchain_tools():
         schema: Any = tool.args_schema

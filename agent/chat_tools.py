@@ -108,13 +108,13 @@ class ChatTools:
         """Use a tool; what is wrong with a call is told in its record, for the model to read."""
         tool = self._tools.get(name)
         if tool is None:
-            return _refused("unknown_tool", f"there is no tool {name[:40]!r}; there are {', '.join(self._tools)}")
+            return refused("unknown_tool", f"there is no tool {name[:40]!r}; there are {', '.join(self._tools)}")
         try:
             message = tool.invoke({"type": "tool_call", "id": "call", "name": name, "args": dict(arguments)})
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False, include_context=False)[:SHOWN_FAULTS]
             said = "; ".join(f"{'.'.join(map(str, f['loc']))[:40] or 'arguments'}: {f['msg']}" for f in faults)
-            return _refused("arguments", said)
+            return refused("arguments", said)
         found: Found = message.artifact
         self.evidence += found.evidence
         return found
@@ -272,7 +272,8 @@ class ChatTools:
         return f"{prefix}{self._next_number(prefix)}"
 
 
-def _refused(code: str, message: str) -> Found:
+def refused(code: str, message: str) -> Found:
+    """A call that came to nothing, told to the model."""
     return Found({"error": {"code": code, "message": message[:400]}})
 
 
@@ -283,7 +284,7 @@ def _answering(function: Any) -> Any:
         try:
             found: Found = function(**arguments)
         except FlawscopeError as error:
-            found = _refused(error.code, str(error))
+            found = refused(error.code, str(error))
         return json.dumps(found.record, ensure_ascii=False), found
 
     return call

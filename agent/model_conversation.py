@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..prompts import render
 from .chat_answers import check_answer
-from .chat_messages import PROMPTS, earlier_evidence, opening
-from .chat_tools import ChatTools, Found
+from .chat_messages import PROMPTS, described, earlier_evidence, opening
+from .chat_tools import ChatTools, Found, refused
+from .errors import BackendError
 from .schemas import Evidence, InspectionReport
-from .vision_language import Message, Part, Picture, VisionLanguageModel
-from .vision_language.tool_text import ToolCall, call_text, parse_tool_calls
+from .vision_language import Generated, Message, Part, Picture, VisionLanguageModel
+from .vision_language.base import CallsTools
+from .vision_language.tool_text import ToolCall, ToolDescription, call_text, parse_tool_calls, words_beside
 
 if TYPE_CHECKING:
     from .inspector import InspectionDeps
@@ -56,10 +58,20 @@ class Spoken:
 
 @dataclass
 class _Turn:
-    """A question while it is worked on."""
+    """A question while it is worked on.
+
+    Attributes:
+        tools: that may be used.
+        messages: the conversation so far.
+        handed: what the model is handed in its own way; empty where it is told of the tools in words.
+        calls: made so far, as they are kept.
+        found: what they found, each thing once.
+        asked: what they found, by call.
+    """
 
     tools: ChatTools
     messages: list[Message]
+    handed: tuple[ToolDescription, ...] = ()
     calls: list[dict[str, Any]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     asked: dict[str, Found] = field(default_factory=dict)
@@ -87,9 +99,20 @@ def converse(
         BackendError: the model failed.
     """
     earlier = earlier_evidence(turns)
-    tools = ChatTools(report, deps, earlier)
-    turn = _Turn(tools, opening(question, report, earlier, tools, turns, pictures))
-    text, failed = _ask(turn, model)
+
+    def asked(native: bool) -> tuple[_Turn, str, str]:
+        tools = ChatTools(report, deps, earlier)
+        messages = opening(question, report, earlier, tools, turns, pictures, native=native)
+        turn = _Turn(tools, messages, tuple(described(tools)) if native else ())
+        return turn, *_ask(turn, model)
+
+    native = _takes_tools(model)
+    try:
+        turn, text, failed = asked(native)
+    except BackendError:
+        if not native or _takes_tools(model):
+            raise
+        turn, text, failed = asked(native=False)  # it refused the tools themselves: it is told of them in words
     added = tuple(item for found in turn.found for item in found.evidence)
     paths = [found.path for found in turn.found if found.path]
     spoken = Spoken("", (), paths[-1] if paths else None, tuple(turn.calls), added)
@@ -111,11 +134,11 @@ def _ask(turn: _Turn, model: VisionLanguageModel) -> tuple[str, str]:
     """
     repaired = reminded = False
     while True:
-        reply = model.generate(turn.messages, max_tokens=ANSWER_TOKENS)
+        reply = _generated(turn, model)
         text = reply.text.strip()
-        wanted = calls_in(text)
+        wanted = reply.calls or calls_in(text)
         if wanted and len(turn.calls) < MAX_CALLS:
-            _use(turn, wanted[: MAX_CALLS - len(turn.calls)])
+            _use(turn, wanted[: MAX_CALLS - len(turn.calls)], text)
         elif wanted:
             if reminded:
                 return "", "fallback_calls"
@@ -130,24 +153,63 @@ def _ask(turn: _Turn, model: VisionLanguageModel) -> tuple[str, str]:
             return text, ""
 
 
+def _takes_tools(model: VisionLanguageModel) -> bool:
+    return isinstance(model, CallsTools) and model.takes_tools()
+
+
+def _generated(turn: _Turn, model: VisionLanguageModel) -> Generated:
+    """The model's next reply; tools are handed over only while calls are left."""
+    if turn.handed and len(turn.calls) < MAX_CALLS and isinstance(model, CallsTools):
+        return model.generate_with_tools(turn.messages, turn.handed, max_tokens=ANSWER_TOKENS)
+    return model.generate(turn.messages, max_tokens=ANSWER_TOKENS)
+
+
 def _say(turn: _Turn, said: str, answer: str) -> None:
     said = said[:REPLY_LETTERS] or "…"
     turn.messages += [Message("assistant", (said,)), Message("user", (f"{answer}\n",))]
 
 
-def _use(turn: _Turn, calls: Sequence[ToolCall]) -> None:
-    """Run calls and show the model what they found."""
-    parts: list[Part] = []
+def _use(turn: _Turn, calls: Sequence[ToolCall], text: str) -> None:
+    """Run calls and show the model what they found, each in a message of its own where the tools were handed over."""
+    shown = []
     for call in calls:
-        key = json.dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)
-        found = turn.asked.get(key)
-        if found is None:  # the same call finds the same; it counts, so that asking again comes to an end
-            found = turn.tools.call(call.name, call.arguments)
-            turn.asked[key] = found
-            turn.found.append(found)
+        found = _found(turn, call)
         turn.calls.append(_recorded(call, found))
-        parts += _shown(call.name, found)
-    turn.messages += [Message("assistant", (call_text(calls)[:REPLY_LETTERS],)), Message("user", tuple(parts))]
+        shown.append(_shown(call.name, found))
+    if not turn.handed:
+        parts = tuple(part for each in shown for part in each)
+        turn.messages += [Message("assistant", (call_text(calls)[:REPLY_LETTERS],)), Message("user", parts)]
+        return
+    named = _named(calls, {call.id for message in turn.messages for call in message.calls})
+    beside = words_beside(text)[:REPLY_LETTERS]
+    turn.messages.append(Message("assistant", (beside,) if beside else (), named))
+    for call, (told, *_) in zip(named, shown, strict=True):
+        turn.messages.append(Message("tool", (told,), call_id=call.id))
+    if pictures := tuple(part for _, *further in shown for part in further):  # results are words in the protocol
+        turn.messages.append(Message("user", pictures))
+
+
+def _found(turn: _Turn, call: ToolCall) -> Found:
+    """What a call finds; the same call finds the same, and counts, so that asking again comes to an end."""
+    if call.fault:
+        return refused("arguments", call.fault)
+    key = json.dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)
+    if key not in turn.asked:
+        turn.asked[key] = turn.tools.call(call.name, call.arguments)
+        turn.found.append(turn.asked[key])
+    return turn.asked[key]
+
+
+def _named(calls: Sequence[ToolCall], taken: set[str]) -> tuple[ToolCall, ...]:
+    """The calls with the ids that they came with; missing and repeated ones get ids of nine letters, as Mistral's."""
+    named: list[ToolCall] = []
+    for call in calls:
+        number = len(taken)
+        while not call.id or call.id in taken:
+            call, number = replace(call, id=f"call{number:05d}"), number + 1
+        taken.add(call.id)
+        named.append(call)
+    return tuple(named)
 
 
 def _recorded(call: ToolCall, found: Found) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from chat_server import Act, answers, events, refuses, send
+from chat_server import Act, answers, calls, events, refuses, send
 
 Tops = tuple[tuple[str, float], ...]
 
@@ -28,6 +28,7 @@ class Engine:
         refused: parameters that it refuses.
         masked: whether probabilities in a form are those that the form leaves.
         apart: whether it refuses to give probabilities in a form.
+        tools: whether its model calls tools that it needs; None when the server refuses them.
     """
 
     text: str = "Red."
@@ -40,6 +41,7 @@ class Engine:
     refused: frozenset[str] = field(default_factory=frozenset)
     masked: bool = False
     apart: bool = False
+    tools: bool | None = False
 
     def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         """Answer one request."""
@@ -51,6 +53,10 @@ class Engine:
             refuses(400, "unknown parameter")(handler, body)
         elif self.apart and form is not None and "logprobs" in body:
             refuses(400, "no logprobs with response_format")(handler, body)
+        elif self.tools is None and body.get("tools"):
+            refuses(400, "tools need --enable-auto-tool-choice")(handler, body)
+        elif self.tools and body.get("tools") and _asks("lamp 7", body):
+            calls(("call_1", "lamp_colour", '{"lamp": 7}'))(handler, body)
         elif self.streams is None and body.get("stream"):
             refuses(422, "no streaming")(handler, body)
         elif self.top is not None and body.get("top_logprobs", 0) > max(self.top, 5):
@@ -93,7 +99,7 @@ def examined(engine: Engine, then: Act) -> Act:
     """An engine while it is asked what it can do, and something else afterwards."""
 
     def act(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        asked = _asks("traffic light", body) or _asks("What colour is this picture?", body)
+        asked = any(_asks(words, body) for words in ("traffic light", "What colour is this picture?", "lamp 7"))
         (engine if asked else then)(handler, body)
 
     return act

@@ -74,6 +74,22 @@ def answers(text: str | None, finish: str = "stop", **choice: Any) -> Act:
     return lambda handler, body: send(handler, 200, json.dumps(completion(text, finish, **choice)).encode())
 
 
+def calls(*wanted: tuple[str | None, str, Any], text: str | None = None) -> Act:
+    """Answer with calls of tools.
+
+    Args:
+        wanted: id, name and arguments of each; arguments that are no text are sent as they are.
+        text: beside them.
+    """
+    called = [
+        {"type": "function", "function": {"name": name, "arguments": arguments}} | ({} if one is None else {"id": one})
+        for one, name, arguments in wanted
+    ]
+    blob = completion(text, "tool_calls")
+    blob["choices"][0]["message"]["tool_calls"] = called
+    return raw(json.dumps(blob).encode())
+
+
 def refuses(status: int, message: str = "", **headers: str) -> Act:
     """Answer with an error."""
     blob = json.dumps({"error": {"message": message}}).encode()

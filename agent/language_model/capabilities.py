@@ -36,6 +36,15 @@ class _Probe(BaseModel):
 
 
 QUESTION = "Which colour of a traffic light means stop, red or green?"
+LOOK_UP = "Which colour does lamp 7 show now? Look it up."
+LAMP = {
+    "type": "function",
+    "function": {
+        "name": "lamp_colour",
+        "description": "Tells the colour that a lamp shows now.",
+        "parameters": {"type": "object", "properties": {"lamp": {"type": "integer"}}, "required": ["lamp"]},
+    },
+}
 JSON_TOO = " Answer in JSON."
 """Servers that know no schemas want the word itself in the question."""
 
@@ -52,6 +61,7 @@ class Capabilities:
         sampling: whether ``temperature`` and ``seed`` are; some hosted models refuse them.
         form_scores: what token probabilities are where a schema is enforced: the model's own (``raw``), or what the
             schema left of them (``masked``), under which forced tokens look certain; None when there are none then.
+        tools: whether a tool that a question needs is called in the protocol's own way.
     """
 
     model: str
@@ -60,6 +70,7 @@ class Capabilities:
     pictures: bool
     sampling: bool = True
     form_scores: Literal["raw", "masked"] | None = None
+    tools: bool = False
 
     def describe(self) -> str:
         """One line for people."""
@@ -68,7 +79,8 @@ class Capabilities:
         if self.form_scores == "masked":
             odds += " (in a schema those that it leaves)"
         own = "" if self.sampling else ", a temperature of its own"
-        return f"{self.model}: {forms[self.form]}, {odds}, {'pictures' if self.pictures else 'no pictures'}{own}"
+        tools = ", tool calls" if self.tools else ""
+        return f"{self.model}: {forms[self.form]}, {odds}, {'pictures' if self.pictures else 'no pictures'}{tools}{own}"
 
 
 def probe(client: ChatClient) -> Capabilities:
@@ -91,6 +103,7 @@ def probe(client: ChatClient) -> Capabilities:
         _pictures(client, greedy),
         bool(greedy),
         _form_scores(client, form, top_logprobs, greedy),
+        _tools(client, greedy),
     )
 
 
@@ -157,6 +170,22 @@ def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:
             return False
         raise
     return True
+
+
+def _tools(client: ChatClient, greedy: dict[str, Any]) -> bool:
+    """Whether a model that needs a tool calls it, and the server says so in the protocol's way.
+
+    Some servers refuse tools unless they were started for them, some pass them over, some leave a call in the text.
+    """
+    try:
+        reply = client.complete(
+            (ChatMessage("user", LOOK_UP),), max_tokens=PROBE_TOKENS, tools=(LAMP,), retries=0, **greedy
+        )
+    except EndpointError as error:
+        if error.status in UNSUPPORTED | {500}:
+            return False
+        raise
+    return any(call.name == "lamp_colour" for call in reply.calls)
 
 
 def _unless_refused(client: ChatClient, *, form: Form = "text", **options: Any) -> ChatReply | None:

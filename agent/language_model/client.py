@@ -91,6 +91,7 @@ class ChatClient:
         seed: int | None = None,
         response_format: dict[str, Any] | None = None,
         top_logprobs: int | None = None,
+        tools: Sequence[dict[str, Any]] = (),
         on_text: Callable[[str], None] | None = None,
         retries: int | None = None,
     ) -> ChatReply:
@@ -102,6 +103,7 @@ class ChatClient:
             temperature: None for the server's own.
             seed: of its sampling; None for the server's own.
             response_format: the protocol's, such as ``{"type": "json_object"}``.
+            tools: that the model may call, as the protocol describes them; not together with ``on_text``.
             top_logprobs: ask for the log-probabilities of so many tokens at each place.
             on_text: sees the answer grow; all of it at once where the server does not stream.
             retries: None for the endpoint's.
@@ -118,6 +120,8 @@ class ChatClient:
         body |= {name: value for name, value in given.items() if value is not None}
         if top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": top_logprobs}
+        if tools:
+            body["tools"] = list(tools)
         if on_text is not None and self._streams:
             body |= STREAM
         shown = None if on_text is None else Shown(on_text)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -17,17 +18,45 @@ Blob = bytes
 """The type, where a field of the protocol takes its name."""
 
 
+MAX_CALLS = 8
+"""Of one answer; further ones are not read."""
+MAX_ID = 80
+
+
+@dataclass(frozen=True)
+class CalledTool:
+    """A call of a tool, as it travels.
+
+    Attributes:
+        id: by which its result is told; empty where the server gave none.
+        name: of the tool.
+        arguments: JSON text, unchecked.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    def wire(self) -> dict[str, Any]:
+        """The call as the protocol writes it."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
 @dataclass(frozen=True)
 class ChatMessage:
     """One turn.
 
     Attributes:
-        role: who speaks.
+        role: who speaks; ``tool`` for the result of a call.
         content: what is said; or texts and PNG files in the order in which the model reads them.
+        calls: of tools, that an assistant asked for.
+        call_id: which of them a tool's result answers.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str | tuple[str | bytes, ...]
+    calls: tuple[CalledTool, ...] = ()
+    call_id: str = ""
 
     @property
     def parts(self) -> tuple[str | bytes, ...]:
@@ -40,13 +69,17 @@ class ChatMessage:
         Text alone is one string: some servers take lists of parts from users only.
         """
         texts = [part for part in self.parts if isinstance(part, str)]
-        if len(texts) == len(self.parts):
-            return {"role": self.role, "content": "\n".join(texts)}
-        return {"role": self.role, "content": [_wire_part(part) for part in self.parts]}
+        said: Any = "\n".join(texts) if len(texts) == len(self.parts) else [_wire_part(part) for part in self.parts]
+        turn: dict[str, Any] = {"role": self.role, "content": said}
+        if self.calls:
+            turn["tool_calls"] = [call.wire() for call in self.calls]
+        if self.call_id:
+            turn["tool_call_id"] = self.call_id
+        return turn
 
     def and_then(self, text: str) -> ChatMessage:
         """The same turn with a further text at its end."""
-        return ChatMessage(self.role, (*self.parts, text))
+        return replace(self, content=(*self.parts, text))
 
 
 def _wire_part(part: str | bytes) -> dict[str, Any]:
@@ -86,6 +119,7 @@ class ChatReply:
         logprobs: of each token; None when the server gave none, which some do without saying so.
         usage: token counts.
         tries: how often it was asked.
+        calls: of tools, that the model asked for.
     """
 
     text: str
@@ -94,6 +128,7 @@ class ChatReply:
     logprobs: tuple[TokenLogprob, ...] | None = None
     usage: Mapping[str, int] = field(default_factory=dict)
     tries: int = 1
+    calls: tuple[CalledTool, ...] = ()
 
     @property
     def was_cut(self) -> bool:
@@ -121,6 +156,17 @@ class _Logprobs(BaseModel):
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: Any = None
+
+
+class _Function(BaseModel):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: Any = None
+
+
+class _Call(BaseModel):
+    id: str | None = None
+    function: _Function
 
 
 class _Choice(BaseModel):
@@ -158,12 +204,28 @@ def parse_reply(body: Any, asked_model: str, tries: int) -> ChatReply:
     if choice.message.refusal or choice.finish_reason == "content_filter":
         raise EndpointError("the language model refused to answer.")
     text = without_thoughts(choice.message.content or "")
-    if not text and choice.finish_reason != "length":
+    calls = _calls(choice.message.tool_calls)
+    if not text and not calls and choice.finish_reason != "length":
         raise EndpointError("the language model gave no answer.", retryable=True)
     usage = {key: value for key, value in (completion.usage or {}).items() if isinstance(value, int)}
     model = clean_line(completion.model or "")[:120] or asked_model
     logprobs = parse_logprobs(choice.logprobs, text)
-    return ChatReply(text, choice.finish_reason or "unknown", model, logprobs, usage, tries)
+    return ChatReply(text, choice.finish_reason or "unknown", model, logprobs, usage, tries, calls)
+
+
+def _calls(found: Any) -> tuple[CalledTool, ...]:
+    """The calls of an answer, as far as they name a tool; some servers write arguments as an object, not as text."""
+    calls = []
+    for one in found[:MAX_CALLS] if isinstance(found, list) else ():
+        try:
+            call = _Call.model_validate(one)
+        except ValidationError:
+            continue
+        given = call.function.arguments
+        text = given if isinstance(given, str) else "" if given is None else json.dumps(given)
+        name, arguments = (part.encode("utf-8", "replace").decode() for part in (call.function.name, text))
+        calls.append(CalledTool(clean_line(call.id or "")[:MAX_ID], clean_line(name)[:MAX_ID], arguments))
+    return tuple(calls)
 
 
 def without_thoughts(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from .messages import Message
+from .tool_text import ToolCall, ToolDescription
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Generated:
         finish_reason: ``stop``, or ``length`` when it was cut.
         usage: ``prompt_tokens``, ``completion_tokens`` and whatever else is counted.
         vocabulary: size of the vocabulary that entropies are normalised by; None when unknown.
+        calls: of tools, that the model asked for in its own way.
     """
 
     text: str
@@ -50,6 +52,7 @@ class Generated:
     finish_reason: str
     usage: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: int | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,34 @@ class VisionLanguageModel(Protocol):
         Args:
             messages: the conversation; its end asks for a letter.
             letters: the options' letters, two at least.
+
+        Raises:
+            BackendError: the model failed.
+        """
+        ...
+
+
+@runtime_checkable
+class CallsTools(Protocol):
+    """A model that can be handed tools in a way of its own, instead of being told of them in words."""
+
+    def takes_tools(self) -> bool:
+        """Whether it can, here: its server offers it, its chat template has a place for them.
+
+        Raises:
+            BackendError: that cannot be found out.
+        """
+        ...
+
+    def generate_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], *, max_tokens: int = 1024
+    ) -> Generated:
+        """Answer in words, or by calls of tools, or both; greedy.
+
+        Args:
+            messages: the conversation; earlier calls and their results in messages of their own.
+            tools: that may be called, one at least.
+            max_tokens: of the answer, at most.
 
         Raises:
             BackendError: the model failed.

@@ -13,27 +13,28 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCall as LangChainCall
-from langchain_core.messages.tool import tool_call, tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
-from .base import Generated, VisionLanguageModel
+from .base import CallsTools, Generated, VisionLanguageModel
 from .langchain_messages import joined, turn
 from .messages import Message
-from .tool_text import ToolCall, ToolDescription, parse_tool_calls, tool_instructions
+from .tool_text import ToolCall, ToolDescription, parse_tool_calls, tool_instructions, words_beside
 
 
 class FlawscopeChatModel(BaseChatModel):
     """Answers through a vision-language model.
 
-    Tools are described to the model in words, and its JSON answer becomes a tool call; the answer's token
-    probabilities are in ``response_metadata["logprobs"]``, in OpenAI's form.
+    Tools are handed to a model that takes them in its own way, greedily; to others they are described in words, and
+    the JSON answer becomes a tool call. The answer's token probabilities are in ``response_metadata["logprobs"]``, in
+    OpenAI's form.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -109,13 +110,18 @@ class FlawscopeChatModel(BaseChatModel):
         self, messages: list[BaseMessage], asked: dict[str, Any], on_text: Callable[[str], None] | None
     ) -> Generated:
         form = asked.get("form")
+        tools = [_description(tool) for tool in asked.get("tools") or ()]
+        max_tokens, forced = int(asked.get("max_tokens", self.max_tokens)), bool(asked.get("forced"))
+        if tools and not forced and isinstance(self.model, CallsTools) and self.model.takes_tools():
+            native = joined([turn(message, native=True) for message in messages])
+            return self.model.generate_with_tools(native, tools, max_tokens=max_tokens)
         turns = [turn(message) for message in messages]
-        if asked.get("tools") and form is None:
-            told = tool_instructions([_description(tool) for tool in asked["tools"]], forced=bool(asked.get("forced")))
+        if tools and form is None:
+            told = tool_instructions(tools, forced=forced)
             turns.insert(1 if turns and turns[0].role == "system" else 0, Message("system", (told,)))
         return self.model.generate(
             joined(turns),
-            max_tokens=int(asked.get("max_tokens", self.max_tokens)),
+            max_tokens=max_tokens,
             schema=form,
             temperature=float(asked.get("temperature", self.temperature)),
             seed=int(asked.get("seed", self.seed)),
@@ -182,26 +188,38 @@ def _reply(said: Generated, model: str, stop: list[str] | None, asked: dict[str,
     about: dict[str, Any] = {"model_name": model, "finish_reason": said.finish_reason}
     if said.tokens is not None and text == said.text:
         about["logprobs"] = {"content": [_scored(token) for token in said.tokens]}
-    calls = _calls(text, asked)
+    calls = _calls(said, text, asked)
     counts = (said.usage.get("prompt_tokens"), said.usage.get("completion_tokens"))
     usage = None
     if isinstance(counts[0], int) and isinstance(counts[1], int):
         usage = UsageMetadata(input_tokens=counts[0], output_tokens=counts[1], total_tokens=counts[0] + counts[1])
-    return AIMessage(content="" if calls else text, tool_calls=calls, response_metadata=about, usage_metadata=usage)
+    beside = "" if asked.get("form") is not None else words_beside(text)
+    return AIMessage(
+        content=beside if calls else text,
+        tool_calls=[call for call in calls if call["type"] == "tool_call"],
+        invalid_tool_calls=[call for call in calls if call["type"] == "invalid_tool_call"],
+        response_metadata=about,
+        usage_metadata=usage,
+    )
 
 
-def _calls(text: str, asked: dict[str, Any]) -> list[LangChainCall]:
+def _calls(said: Generated, text: str, asked: dict[str, Any]) -> list[LangChainCall | InvalidToolCall]:
     """The tool calls of an answer; one that is held to a form is its arguments."""
     if not asked.get("tools"):
         return []
-    calls: Sequence[ToolCall] = parse_tool_calls(text)
+    calls: Sequence[ToolCall] = said.calls or parse_tool_calls(text)
     if asked.get("form") is not None:
         try:
             found = json.loads(text)
         except ValueError:
             found = None
         calls = [ToolCall(asked["tools"][0]["function"]["name"], found)] if isinstance(found, dict) else []
-    return [tool_call(name=one.name, args=dict(one.arguments), id=f"call_{i}") for i, one in enumerate(calls)]
+    return [
+        invalid_tool_call(name=one.name, id=one.id or f"call_{i}", error=one.fault)
+        if one.fault
+        else tool_call(name=one.name, args=dict(one.arguments), id=one.id or f"call_{i}")
+        for i, one in enumerate(calls)
+    ]
 
 
 def _scored(token: Any) -> dict[str, Any]:

@@ -6,9 +6,12 @@ in one dimension, and the grid of the picture is lost without a word.
 
 from __future__ import annotations
 
+import json
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from ..artifacts import reference_of
 from ..errors import BackendError
 from .checkpoint import Checkpoint
 from .messages import Message, Picture, Slot, SlotName
+from .tool_text import ToolCall, ToolDescription, native_description
 
 SLOT_TOKENS = ("<|quad_start|>", "<|object_ref_start|>", "<|fim_pad|>")
 """Special tokens that chat prompts never hold; one of them keeps the places of slots."""
@@ -74,19 +78,39 @@ class Encoder:
         self.image_token = str(self.checkpoint.processor.image_token)
         self.merge = int(config.vision_config.spatial_merge_size)
 
-    def encode(self, messages: Sequence[Message], *, answer: str | None = None) -> Encoded:
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the chat template writes tools, calls and results where it is given them; many leave them out."""
+        from jinja2 import TemplateError
+
+        names = ("tool_one", "call_two", "result_three")
+        asked = (
+            Message("user", ("?",)),
+            Message("assistant", (), (ToolCall(names[1], {}, "call00001"),)),
+            Message("tool", (names[2],), call_id="call00001"),
+        )
+        try:
+            text = self._rendered(asked, (ToolDescription(names[0], "", {}),))
+        except (TemplateError, TypeError, KeyError, ValueError):  # what templates that know no such turns raise
+            return False
+        return all(name in text for name in names)
+
+    def encode(
+        self, messages: Sequence[Message], *, answer: str | None = None, tools: Sequence[ToolDescription] = ()
+    ) -> Encoded:
         """Encode a conversation up to the place where the model begins to answer.
 
         Args:
             messages: the conversation.
             answer: teacher text that follows the prompt, as in training; None for none.
+            tools: that the model is told of by its chat template.
 
         Raises:
             BackendError: a slot cannot be placed, or the prompt is longer than the model's context.
         """
         looked = [self._look(picture) for message in messages for picture in message.pictures]
         slots = [part for message in messages for part in message.parts if isinstance(part, Slot) and part.length]
-        text = self._expanded(self._rendered(messages), [grid for _, grid in looked]) + (answer or "")
+        text = self._expanded(self._rendered(messages, tools), [grid for _, grid in looked]) + (answer or "")
         tokenizer = self.checkpoint.processor.tokenizer
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids.to(self.checkpoint.device)
         limit = int(self.checkpoint.model.config.get_text_config().max_position_embeddings)
@@ -134,7 +158,7 @@ class Encoder:
         """Ids of a text that stands in no prompt."""
         return list(self.checkpoint.processor.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _rendered(self, messages: Sequence[Message]) -> str:
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> str:
         """The conversation in the checkpoint's own chat form."""
         turns: list[dict[str, Any]] = []
         for message in messages:
@@ -146,9 +170,15 @@ class Encoder:
                     content.append({"type": "text", "text": self._slot_text(part)})
                 else:
                     content.append({"type": "text", "text": plain(part)})
-            turns.append({"role": message.role, "content": content})
+            turn: dict[str, Any] = {"role": message.role, "content": content}
+            if message.calls:
+                turn["tool_calls"] = [_native_call(call) for call in message.calls]
+            if message.call_id:
+                turn["tool_call_id"] = message.call_id
+            turns.append(turn)
         processor = self.checkpoint.processor
-        return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        given = {"tools": [native_description(tool) for tool in tools]} if tools else {}
+        return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given))
 
     def _slot_text(self, slot: Slot) -> str:
         if self.slot_token is None:
@@ -218,6 +248,15 @@ class Encoder:
         return self._features[key]
 
 
+MARKS = re.compile(r"<(?=\||/?tool_)")
+"""Begins of special tokens, and of the fences that templates put around calls of tools and their results."""
+
+
 def plain(text: str) -> str:
-    """Text that cannot pretend to be a turn, a picture or a slot: ``<|`` begins every special token."""
-    return text.replace("<|", "< |")
+    """Text that cannot pretend to be a turn, a picture, a slot, a tool's call or its result."""
+    return MARKS.sub("< ", text)
+
+
+def _native_call(call: ToolCall) -> dict[str, Any]:
+    arguments = json.loads(plain(json.dumps(dict(call.arguments), default=str)))
+    return {"id": call.id, "type": "function", "function": {"name": plain(call.name), "arguments": arguments}}

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ..errors import BackendError
 from .base import Generated, LetterAnswer, OnText, TokenScore
 from .messages import Message
+from .tool_text import ToolDescription
 
 
 class ScriptedModel:
@@ -20,6 +21,12 @@ class ScriptedModel:
     Attributes:
         asked: the conversations that it was given, in order.
         schemas: the form that each answer in words was asked for in.
+        handed: names of the tools that each answer was asked for with, where any were.
+
+    Args:
+        words: answers in words, or with calls of tools.
+        letters: answers to multiple-choice questions.
+        native: whether it takes tools in a way of its own.
     """
 
     name = "scripted"
@@ -28,7 +35,11 @@ class ScriptedModel:
         self,
         words: Iterable[Generated | str | Exception] = (),
         letters: Iterable[Mapping[str, float] | LetterAnswer | str | Exception] = (),
+        *,
+        native: bool = False,
     ) -> None:
+        self.native = native
+        self.handed: list[tuple[str, ...]] = []
         self.words = deque(words)
         self.letters = deque(letters)
         self.asked: list[tuple[Message, ...]] = []
@@ -52,6 +63,17 @@ class ScriptedModel:
         if on_text is not None:
             on_text(said.text)
         return said
+
+    def takes_tools(self) -> bool:
+        """As it was made."""
+        return self.native
+
+    def generate_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], *, max_tokens: int = 1024
+    ) -> Generated:
+        """The next answer in words."""
+        self.handed.append(tuple(tool.name for tool in tools))
+        return self.generate(messages, max_tokens=max_tokens)
 
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """The next letter: of a whole answer, of probabilities, or a plain letter without any."""

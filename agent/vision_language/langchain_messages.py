@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -19,17 +20,26 @@ MAX_PIXELS = 50_000_000
 """Of a picture in a message; larger ones are refused before they are decoded."""
 
 
-def turn(message: BaseMessage) -> Message:
+def turn(message: BaseMessage, *, native: bool = False) -> Message:
     """A message of LangChain as a turn.
+
+    Args:
+        message: any.
+        native: for a model that takes tools in its own way: calls and results stay what they are; else they are told
+            in words.
 
     Raises:
         InputError: a kind of message or content that is not known, or a picture that is elsewhere or damaged.
     """
     if isinstance(message, ToolMessage):
+        if native:
+            return Message("tool", _parts(message.content), call_id=message.tool_call_id)
         name = f" of {message.name}" if message.name else ""
         return Message("user", (f"Result{name}:", *_parts(message.content)))
     if isinstance(message, AIMessage):
-        calls = [ToolCall(call["name"], call["args"]) for call in message.tool_calls]
+        calls = tuple(ToolCall(call["name"], call["args"], call["id"] or "") for call in message.tool_calls)
+        if native:
+            return Message("assistant", _parts(message.content), calls)
         return Message("assistant", (*_parts(message.content), *([call_text(calls)] if calls else ())))
     if isinstance(message, SystemMessage | HumanMessage):
         role: Role = "system" if isinstance(message, SystemMessage) else "user"
@@ -41,8 +51,9 @@ def joined(turns: Sequence[Message]) -> list[Message]:
     """Turns of one speaker that follow one another become one: some chat templates refuse them."""
     found: list[Message] = []
     for one in turns:
-        if found and found[-1].role == one.role:
-            found[-1] = Message(one.role, (*found[-1].parts, *one.parts))
+        together = one.role != "tool" and not one.calls
+        if together and found and found[-1].role == one.role:
+            found[-1] = replace(found[-1], parts=(*found[-1].parts, *one.parts))
         else:
             found.append(one)
     return found

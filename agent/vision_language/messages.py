@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .tool_text import ToolCall
 
 SlotName = Literal["prior", "latent"]
 
@@ -48,12 +50,16 @@ class Message:
     """One turn.
 
     Attributes:
-        role: who speaks.
+        role: who speaks; ``tool`` for a tool's result, which only models that are handed tools are shown.
         parts: in the order in which the model reads them.
+        calls: of tools, that an assistant asked for.
+        call_id: which of them a tool's result answers.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[Part, ...]
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
     @property
     def text(self) -> str:
@@ -69,6 +75,6 @@ class Message:
 def without_slots(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The same conversation for a model that takes words and pictures only."""
     return tuple(
-        Message(message.role, tuple(part for part in message.parts if not isinstance(part, Slot)))
+        replace(message, parts=tuple(part for part in message.parts if not isinstance(part, Slot)))
         for message in messages
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..language_model.messages import ChatMessage
+from ..language_model.messages import CalledTool, ChatMessage
 from .messages import Message, Picture, without_slots
 
-MARKS = re.compile(r"<(?=\||/?(?:s>|im_|image|img|video|audio|start_of|end_of))|\[(?=/?INST\])", re.IGNORECASE)
+MARKS = re.compile(r"<(?=\||/?(?:s>|im_|image|img|video|audio|start_of|end_of|tool_))|\[(?=/?INST\])", re.IGNORECASE)
 """Begins of what chat templates of the common families (Qwen, LLaVA, InternVL, Llama, Mistral, Gemma) take for turns
 and places of pictures: a page or a note that holds them would speak in another's name, or shift the pictures."""
 
@@ -38,7 +39,11 @@ def _turn(message: Message, max_pixels: int) -> ChatMessage:
             if parts and isinstance(parts[-1], str):
                 text = f"{parts.pop()!s}\n{text}"
             parts.append(text)
-    return ChatMessage(message.role, tuple(parts))
+    calls = tuple(
+        CalledTool(call.id, plain(call.name), plain(json.dumps(dict(call.arguments), default=str)))
+        for call in message.calls
+    )
+    return ChatMessage(message.role, tuple(parts), calls, message.call_id)
 
 
 def plain(text: str) -> str:

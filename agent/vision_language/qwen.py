@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from .decoding import Decoder, Prefix, letter_probabilities, prefill
 from .encoding import Encoded, Encoder
 from .grammar import Grammars
 from .messages import Message, SlotName
+from .tool_text import ToolDescription, parse_tool_calls
 
 
 class QwenModel:
@@ -82,6 +84,19 @@ class QwenModel:
                 seed=seed,
                 on_text=on_text,
             )
+
+    def takes_tools(self) -> bool:
+        """Whether the checkpoint's chat template has places for tools, calls and results; see `CallsTools`."""
+        return self.encoder.shows_tools
+
+    def generate_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], *, max_tokens: int = 1024
+    ) -> Generated:
+        """Answer in words or by calls, which stand in the text as well; see `CallsTools.generate_with_tools`."""
+        with self.lock, out_of_memory(self.checkpoint.device):
+            prefix = self.prefix(self.encoder.encode(messages, tools=tools))
+            said = self.decoder.decode(prefix, max_tokens=max_tokens)
+            return replace(said, calls=parse_tool_calls(said.text))
 
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """Answer with a letter; see `VisionLanguageModel.choose`."""

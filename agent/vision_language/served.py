@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from ..errors import EndpointError
 from ..language_model import Capabilities, ChatClient, ChatMessage, ChatReply, probe
+from ..language_model.retrying import UNSUPPORTED
 from ..language_model.structured import Form, complete_in_form
 from .base import Generated, LetterAnswer, OnText
 from .messages import Message
 from .outgoing import outgoing
 from .reported import letter_answer, reported_k, token_scores
+from .tool_text import ToolDescription, called, native_description
 
 MAX_PIXELS = 1_003_520
 """Of a picture that is sent: 1280 places of 28 x 28 px, as a model in this process sees it."""
@@ -42,6 +44,7 @@ class ServedModel:
         self._lock = threading.Lock()
         self._can: Capabilities | None = None
         self._forms: dict[type[BaseModel], Form] = {}
+        self._refuses_tools = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -91,6 +94,28 @@ class ServedModel:
         scores = {} if form == "text" or reply.logprobs is None else {"scores": can.form_scores}
         return _generated(reply, {"form": form, **scores})
 
+    def takes_tools(self) -> bool:
+        """Whether the server hands tools on and calls back in the protocol's own way; see `CallsTools`."""
+        return self.capabilities.tools and not self._refuses_tools
+
+    def generate_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[ToolDescription], *, max_tokens: int = 1024
+    ) -> Generated:
+        """Answer in words or by calls; see `CallsTools.generate_with_tools`.
+
+        A server that refuses such a question (some do with pictures) takes no tools from then on.
+
+        Raises:
+            EndpointError: the server failed, or takes no pictures.
+        """
+        asked, options = self._question(messages, max_tokens, 0.0, 0)
+        try:
+            reply = self._client.complete(asked, tools=[native_description(tool) for tool in tools], **options)
+        except EndpointError as error:
+            self._refuses_tools = error.status in UNSUPPORTED
+            raise
+        return _generated(reply, {"form": "text"})
+
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """Answer with a letter; see `VisionLanguageModel.choose` and `reported.letter_answer`.
 
@@ -121,4 +146,5 @@ class ServedModel:
 def _generated(reply: ChatReply, how: dict[str, Any]) -> Generated:
     tokens = token_scores(reply.logprobs)
     usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries, **how}
-    return Generated(reply.text, tokens, "length" if reply.was_cut else "stop", usage)
+    calls = tuple(called(call.name, call.arguments, call.id) for call in reply.calls)
+    return Generated(reply.text, tokens, "length" if reply.was_cut else "stop", usage, calls=calls)

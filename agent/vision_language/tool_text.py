@@ -1,4 +1,6 @@
-"""Tools for models that know nothing of tools: described in words, called by a JSON object as the answer.
+"""Tools and calls of tools, and how they are written for models that are not handed tools in a way of their own.
+
+Such a model is told of tools in words and calls one by a JSON object as its answer.
 
 A call is ``{"tool": NAME, "arguments": {…}}``, one or a list of them, alone or in a code fence; and what models trained
 for tools write of their own accord: ``<tool_call>{"name": …, "arguments": …}</tool_call>`` (Qwen, Hermes).
@@ -15,6 +17,8 @@ from typing import Any
 MAX_CALLS = 8
 """Of one answer; further ones are not read."""
 TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+MAX_ARGUMENTS = 4_000
+"""Letters of a call's arguments; longer ones are refused."""
 FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
@@ -24,11 +28,15 @@ class ToolCall:
 
     Attributes:
         name: of the tool.
-        arguments: by name.
+        arguments: by name; empty where they could not be read.
+        id: by which its result is told; empty where the model gave none.
+        fault: why the arguments could not be read; empty when they were.
     """
 
     name: str
     arguments: Mapping[str, Any]
+    id: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,41 @@ class ToolDescription:
     name: str
     description: str
     parameters: Mapping[str, Any]
+
+
+def native_description(tool: ToolDescription) -> dict[str, Any]:
+    """A tool as OpenAI's protocol and the chat templates of Hugging Face write it."""
+    parameters = {"type": "object", "properties": {}, **tool.parameters}
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+    }
+
+
+def called(name: str, arguments: str | Mapping[str, Any], call_id: str = "") -> ToolCall:
+    """A call whose arguments came apart from its name.
+
+    Args:
+        name: of the tool.
+        arguments: by name, or as JSON; what is none, or too long, becomes the call's fault.
+        call_id: see `ToolCall`.
+    """
+    if isinstance(arguments, str):
+        if len(arguments) > MAX_ARGUMENTS:
+            return ToolCall(name, {}, call_id, f"the arguments are longer than {MAX_ARGUMENTS} letters")
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return ToolCall(name, {}, call_id, "the arguments are no JSON")
+    if not isinstance(arguments, dict):
+        return ToolCall(name, {}, call_id, "the arguments are no JSON object")
+    return ToolCall(name, arguments, call_id)
+
+
+def words_beside(text: str) -> str:
+    """What an answer says beside its calls; empty when it is nothing but a call."""
+    rest = TAGGED.sub("", text).strip()
+    return "" if parse_tool_calls(rest) else rest
 
 
 def tool_instructions(tools: Sequence[ToolDescription], *, forced: bool = False) -> str:
