@@ -315,6 +315,31 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
         raise damaged from error
 
 
+def stored_calibration(folder: Path, name: str) -> tuple[Calibration, str]:
+    """What the references scored at enrolment and the product's fingerprint, without loading a backbone.
+
+    Raises:
+        ConfigError: the name cannot be one.
+        ProductError: there is no such product, or its files are damaged or of another version.
+    """
+    path = require_product(folder, name)
+    try:
+        manifest = json.loads((path / "product.json").read_text(encoding="utf-8"))
+        whole = manifest["format"] == FORMAT and manifest["sha256"] == manifest_hash(manifest)
+        if whole and _sha256(path / "arrays.npz") == manifest["files"]["arrays.npz"]:
+            with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+                return Calibration(tuple(manifest["views"]), arrays["calibration"]), _fingerprint(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ProductError(f"the product {name!r} is damaged.", hint=REMEDY.format(name=name)) from error
+    raise ProductError(
+        f"the product {name!r} is damaged or was written by another version.", hint=REMEDY.format(name=name)
+    )
+
+
+def _fingerprint(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+
+
 def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backbone) -> ProductModel:
     owners = range(len(manifest["references"]))
     config = ExpertConfig(**manifest["config"])
@@ -352,7 +377,7 @@ def _assemble(path: Path, manifest: dict[str, Any], arrays: Any, backbone: Backb
         types=TypeModel.load(path / "types.npz") if manifest["type_examples"] else None,
         type_examples=manifest["type_examples"],
         false_alarm=manifest["false_alarm"],
-        fingerprint=hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest(),
+        fingerprint=_fingerprint(manifest),
         text=text,
         map_scale=MapScale(*map(float, arrays["map_scale"])) if "map_scale" in arrays else None,
     )
