@@ -2,6 +2,7 @@
 
     FlawscopeError                     never raised itself
     ├── ConfigError            2       settings, profiles, arguments
+    │   └── ReviewConflictError 2      ... or a review that somebody else has changed meanwhile
     ├── InputError             4       an image that cannot be inspected
     ├── ProductError           5       an unknown, incomplete or damaged product
     ├── KnowledgeError         6       a knowledge base that is damaged or invalid
@@ -49,6 +50,12 @@ class ConfigError(FlawscopeError):
 
     exit_code = 2
     code = "config"
+
+
+class ReviewConflictError(ConfigError):
+    """Somebody else has decided, confirmed or undone since this reviewer looked."""
+
+    code = "review_conflict"
 
 
 class InputError(FlawscopeError):

@@ -20,8 +20,8 @@ class Home:
     """The directory behind ``FLAWSCOPE_HOME``.
 
     Attributes:
-        root: products/, knowledge/, artifacts/, threads/, models/ and anchors/ live under it; each is made when first
-            written.
+        root: products/, knowledge/, artifacts/, threads/, reviews/, models/ and anchors/ live under it; each is made
+            when first written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,6 +46,11 @@ class Home:
     def threads(self) -> Path:
         """Conversations and interrupted inspections (SQLite)."""
         return self.root / "threads"
+
+    @property
+    def reviews(self) -> Path:
+        """What people decided, and what products were before it was applied to them."""
+        return self.root / "reviews"
 
     @property
     def models(self) -> Path:

@@ -34,6 +34,7 @@ PACKAGES = (
     "agent/vision_language",
     "agent/vision_language/latent",
     "agent/uncertainty",
+    "agent/review",
 )
 DATA = {
     "agent/profiles": ".toml",
