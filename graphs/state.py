@@ -5,10 +5,10 @@ Arrays (the picture, its features, the anomaly map) are in the artifact store; t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 # Not typing's own: pydantic makes JSON Schemas of those (a graph server asks for them) from Python 3.12 on only.
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 Action = Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"]
 
