@@ -23,7 +23,7 @@ PROFILES = Path(__file__).parent / "profiles"
 ENV_PREFIX = "FLAWSCOPE_"
 SHARED_ENV = {"MILVUS_URI": "milvus_uri", "MILVUS_TOKEN": "milvus_token"}
 """Names that other programs use for the same; FLAWSCOPE_* overrides them."""
-SECRETS = frozenset({"llm_api_key", "milvus_token"})
+SECRETS = frozenset({"llm_api_key", "milvus_token", "mqtt_password", "webhook_key"})
 """Taken from the environment (or a caller) only; pydantic masks them wherever settings are shown or recorded."""
 
 
@@ -122,6 +122,7 @@ class Settings(BaseModel):
     ask_human: bool = Field(
         False, description="interrupt for a person instead of ending in REVIEW (needs a checkpointer)"
     )
+    second_person: bool = Field(False, description="a review decision is confirmed by somebody other than who made it")
     max_pixels: int = Field(200_000_000, ge=1, description="larger pictures are refused")
 
     llm_base_url: str | None = Field(
@@ -136,6 +137,17 @@ class Settings(BaseModel):
     )
     llm_retries: int = Field(3, ge=0, le=10, description="how often such a question is asked again after a failure")
     llm_concurrency: int = Field(4, ge=1, le=64, description="questions that the server gets at the same time")
+
+    mqtt_user: str | None = Field(None, description="who `watch` is to an MQTT broker, if it asks")
+    mqtt_password: SecretStr | None = Field(
+        None, description="that user's password, if the broker wants one: environment only, never shown"
+    )
+    webhook_key: SecretStr | None = Field(
+        None, description="what webhooks are signed with, base64 of 24 to 64 bytes: environment only, never shown"
+    )
+    publish_timeout_s: float = Field(
+        10.0, gt=0.0, le=600.0, allow_inf_nan=False, description="a broker or webhook may take so long to answer"
+    )
 
     @field_validator("milvus_uri", "llm_base_url")
     @classmethod

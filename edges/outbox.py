@@ -9,7 +9,6 @@ stays as a dead letter until a person decides.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -20,8 +19,8 @@ from typing import Any, Literal
 
 from ..agent.errors import ConfigError, StorageError
 from ..agent.home import storage_errors
-from ..audits.records import AuditRecord
 from .message import message_of
+from .tail import records_from
 
 OUTBOX_NAME = "outbox.sqlite"
 SCHEMA = 1
@@ -164,7 +163,7 @@ class Outbox:
             room = min(self.limit - self._count(destination, "pending"), FILL_AT_ONCE)
             if room <= 0 or self._count(destination, "dead") >= DEAD_LIMIT:
                 return 0
-            read = _records_from(records, begin, room)
+            read = records_from(records, begin, room)
             for record, _ in read:
                 message = message_of(record)
                 db.execute(
@@ -319,19 +318,3 @@ class Outbox:
             raise StorageError(
                 f"the outbox {self.path} cannot be used: {error}.", hint="Check the disk, or move that file away."
             ) from error
-
-
-def _records_from(path: Path, begin: int, limit: int) -> list[tuple[AuditRecord, int]]:
-    """Whole records behind a place in the file, and where each ends."""
-    if not path.exists() and begin == 0:
-        return []
-    with storage_errors(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size < begin:
-            raise StorageError(
-                f"{path} is shorter than what was published of it.", hint="Restore it, or use another folder."
-            )
-        file.seek(begin)
-        found = []
-        while len(found) < limit and (line := file.readline()).endswith(b"\n"):
-            found.append((AuditRecord.model_validate_json(line), file.tell()))
-    return found
