@@ -127,6 +127,7 @@ def enroll_product(
     anchors: TextAnchors | None = None,
     words: ZeroShotConfig | None = None,
     plan: ProductPlan | None = None,
+    types_of: ProductModel | None = None,
     progress: Progress | None = None,
 ) -> ProductModel:
     """Learn a product and store it; a product of that name stays untouched until the new one is complete.
@@ -144,6 +145,7 @@ def enroll_product(
         anchors: words to compare with beside the references; None for backbones without a text tower.
         words: how cosines with them become scores.
         plan: of the product: regions that are not judged, and the false-alarm rate where none is given.
+        types_of: whose defect types to keep where no defects are given.
         progress: told about each stage.
 
     Raises:
@@ -170,6 +172,8 @@ def enroll_product(
         words=words,
         progress=progress,
     )
+    if types_of is not None and defects is None:
+        model = dataclasses.replace(model, types=types_of.types, type_examples=types_of.type_examples)
     with new_folder(folder / name) as fresh:
         _write(dataclasses.replace(model, false_alarm=false_alarm), fresh)
     return load_product(folder, name, backbone)
