@@ -81,8 +81,10 @@ def plan_set(
     """Check a plan and make it the newest version."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as text.") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not text in UTF-8.") from error
     entry = _store(home).set(product, text, author=_author(by), note=note, name=file.name)
     print_line(f"{product}: control plan, version {entry.version}. What it says of regions holds once enrolled anew.")
 

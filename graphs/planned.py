@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..agent.reasoner.evidence import number, words
 from ..agent.schemas import Evidence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .state import InspectionState
 
 PLAN_ID = "P1"
+TRAITS_ID = "P2"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def planned_evidence(
     product: ProductModel,
     deps: InspectionDeps,
 ) -> dict[str, Any]:
-    """Evidence of the tools that the product's plan asks for: L… logical checks, X… template, W… measurements.
+    """What the product's plan calls normal (P2), and evidence of its tools: L… checks, X… template, W… measurements.
 
     Args:
         features: of the picture.
@@ -54,10 +55,14 @@ def planned_evidence(
         FlawscopeError: a tool cannot work on this picture or product.
     """
     planned = deps.plan(product.name)
-    if planned is None or not planned[0].tools:
+    if planned is None:
         return {}
-    plan = planned[0]
+    plan, version = planned
     found: dict[str, Any] = {}
+    if plan.normal_traits:
+        text = "The control plan calls normal: " + " ".join(f"{trait.rstrip('.')}." for trait in plan.normal_traits)
+        values = {"version": version.version, "traits": len(plan.normal_traits)}
+        found |= _item(TRAITS_ID, text, f"control plan, version {version.version}", values, kind="plan")
     asked = [tool for tool in ("count", "presence", "arrangement") if tool in plan.tools]
     if asked:
         found |= _logic(features, asked, product, deps)
@@ -106,8 +111,10 @@ def _template(rgb: NDArray[np.uint8], product: ProductModel, max_pixels: int) ->
     return _item("X1", text, "template", {**values, "correlation": seen.registration.correlation})
 
 
-def _item(item_id: str, text: str, source: str, values: dict[str, Any]) -> dict[str, Any]:
-    item = Evidence(id=item_id, kind="check", text=text[:2000], source=source, values=values)
+def _item(
+    item_id: str, text: str, source: str, values: dict[str, Any], *, kind: Literal["check", "plan"] = "check"
+) -> dict[str, Any]:
+    item = Evidence(id=item_id, kind=kind, text=text[:2000], source=source, values=values)
     return {item.id: item.model_dump(mode="json")}
 
 
@@ -145,13 +152,7 @@ def planned_action(state: InspectionState, said: dict[str, Any], deps: Inspectio
         return None
     of = f" for {words(named)}" if named and named != "unknown" else ""
     text = f"The control plan says{of}: {'; '.join(parts)}."
-    values: dict[str, float | int | str | bool | None] = {
-        "severity": what.severity,
-        "disposition": what.disposition,
-        "version": version.version,
-    }
-    item = Evidence(
-        id=PLAN_ID, kind="plan", text=text, source=f"control plan, version {version.version}", values=values
-    )
+    values = {"severity": what.severity, "disposition": what.disposition, "version": version.version}
+    item = _item(PLAN_ID, text, f"control plan, version {version.version}", values, kind="plan")
     claim = {"field": "action", "text": text, "evidence_ids": [PLAN_ID]}
-    return PlannedAction({PLAN_ID: item.model_dump(mode="json")}, claim)
+    return PlannedAction(item, claim)

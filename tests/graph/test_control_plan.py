@@ -10,6 +10,8 @@ from conftest import Plant
 
 from flawscope.agent.errors import ProductError
 from flawscope.agent.inspector import Inspector
+from flawscope.agent.reasoner import EvidenceBundle
+from flawscope.agent.reasoner.composing import compose
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.tools.control_plan.reading import parse_plan, product_plan
 from flawscope.tools.control_plan.store import PlanStore
@@ -54,6 +56,17 @@ def test_checks_are_evidence_and_the_disposition_is_cited(plant: Plant, tmp_path
     assert found["W1"].values["width_mm"] == pytest.approx((x1 - x0) / 10)
     assert "severity 7; disposition: scrap" in bad.action
     assert any(claim.field == "action" and claim.evidence_ids == ("P1",) for claim in bad.claims)
+
+
+def test_what_the_plan_calls_normal_is_told_to_models_and_people(plant: Plant, tmp_path: Path) -> None:
+    plan = "products:\n  - product: plate\n    normal_traits: [The mark may be faint., Edges may shine]\n"
+    (bad,) = inspected(plant, home_with(plant, tmp_path, plan), plant.square)
+    (traits,) = [item for item in bad.evidence if item.kind == "plan"]
+    assert traits.text == "The control plan calls normal: The mark may be faint. Edges may shine."
+    assert traits.source == "control plan, version 1"
+    turns = compose(EvidenceBundle("plate", None, None, None, calibrated=False, items=(traits,)), [])
+    told = "".join(part for turn in turns for part in turn.parts if isinstance(part, str))
+    assert "[P2] The control plan calls normal: The mark may be faint. Edges may shine." in told
 
 
 def test_without_a_plan_the_report_is_as_before(plant: Plant) -> None:
