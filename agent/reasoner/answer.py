@@ -5,9 +5,10 @@ The verdict comes first and stands alone: the probabilities of its token are rea
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from ..schemas import Frozen, Verdict
 
@@ -41,6 +42,33 @@ class Answer(Frozen):
     """
 
     verdict: Verdict
-    defect_type: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_ -]{0,59}$")]
+    defect_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
     region: Annotated[str, Field(pattern=r"^(R[0-9]{1,2}|none)$")]
     sentences: Annotated[tuple[Sentence, ...], Field(max_length=8)]
+
+
+@lru_cache(maxsize=64)
+def form_for(types: tuple[str, ...], regions: tuple[str, ...], ids: tuple[str, ...]) -> type[Answer]:
+    """The form for one part: a model that is held to it can name no type, area or evidence that there is not.
+
+    Args:
+        types: what ``defect_type`` may say.
+        regions: what ``region`` may say.
+        ids: of the evidence; with none, sentences may cite what looks like one.
+
+    Returns:
+        A narrower ``Answer`` of the same name.
+    """
+    cite = _one_of(ids) if ids else Cite
+    cites = Annotated[tuple[cite, ...], Field(max_length=4)]  # type: ignore[valid-type]
+    sentence = create_model("Sentence", __base__=Sentence, cites=(cites, ...))
+    fields: dict[str, Any] = {
+        "defect_type": (_one_of(types), ...),
+        "region": (_one_of(regions), ...),
+        "sentences": (Annotated[tuple[sentence, ...], Field(max_length=8)], ...),
+    }
+    return cast("type[Answer]", create_model("Answer", __base__=Answer, **fields))
+
+
+def _one_of(values: tuple[str, ...]) -> Any:
+    return Literal[tuple(dict.fromkeys(values))]  # type: ignore[valid-type]

@@ -33,6 +33,7 @@ __all__ = [
     "parse_grid",
     "prior_lines",
     "prior_of",
+    "said_type",
     "text_grid",
 ]
 
@@ -171,10 +172,11 @@ def _lettered(names: Sequence[str], seed: str) -> str:
     """Types with letters, in an order that the picture decides: models favour what comes first."""
     shuffled = sorted(names)
     random.Random(seed).shuffle(shuffled)  # noqa: S311  # an order without favour, not a secret
-    return ", ".join(f"({letter}) {_name(name)}" for letter, name in zip(LETTERS, shuffled, strict=False))
+    return ", ".join(f"({letter}) {said_type(name)}" for letter, name in zip(LETTERS, shuffled, strict=False))
 
 
-def _name(slug: str) -> str:
+def said_type(slug: str) -> str:
+    """A type's name as prompts say it and answers repeat it."""
     from ...tools.knowledge.schema import plain_text
 
     return plain_text(words(slug))[:NAME_LETTERS]
@@ -184,7 +186,7 @@ def _form(bundle: EvidenceBundle, task: Task) -> str:
     """The form of the answer."""
     if task != "report":
         return render(PROMPTS, "format_words")
-    types = [*(_name(name) for name in sorted(bundle.shortlist)), UNKNOWN, f"{NO_TYPE} for a good part"]
+    types = [*(said_type(name) for name in sorted(bundle.shortlist)), UNKNOWN, f"{NO_TYPE} for a good part"]
     regions = [*(region.id for region in bundle.regions), NO_REGION]
     return render(PROMPTS, "format_report", types=_either(types), regions=_either(regions))
 

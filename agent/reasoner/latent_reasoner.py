@@ -14,11 +14,10 @@ from ..vision_language import Message, Slot
 from ..vision_language.latent import LatentOutcome, LatentSettings, detection_evidence
 from ..vision_language.latent.thinking import generate_with, think
 from ..vision_language.qwen import QwenModel
-from .answer import Answer
 from .base import DraftReport, EvidenceBundle, ReasonerReply
 from .composing import compose
 from .deciding import VERDICTS, decision_entropy
-from .model_reasoner import ModelReasoner, pictures
+from .model_reasoner import ModelReasoner, form_of, pictures
 from .token_entropy import OptionScores
 
 OPENING = '{"verdict": "'
@@ -74,7 +73,7 @@ class LatentModelReasoner(ModelReasoner):
             messages,
             outcome.thought,
             max_tokens=self.max_tokens,
-            schema=Answer,
+            schema=form_of(evidence),
             on_text=self.on_text,
         )
         plain = self.compose(evidence, list(evidence.pictures))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...prompts import render
 from ..schemas import Verdict
 from ..vision_language import Generated, Message, OnText, Picture, VisionLanguageModel
-from .answer import NO_REGION, NO_TYPE, Answer
+from .answer import NO_REGION, NO_TYPE, Answer, form_for
 from .base import DraftReport, EvidenceBundle, ReasonerReply, Refutation
 from .deciding import VERDICTS, decision_entropy, entropy_of, settled
 from .evidence import UNKNOWN
@@ -133,7 +133,8 @@ class ModelReasoner:
         self, messages: Sequence[Message], evidence: EvidenceBundle, first: Generated | None
     ) -> _Read | ReasonerReply:
         """Ask, check, ask once more; what cannot be used twice is REVIEW."""
-        first = self._generate(messages) if first is None else first
+        form = form_of(evidence)
+        first = self._generate(messages, form) if first is None else first
         read = checked(first, evidence)
         usage = {**first.usage, "repaired": False}
         if isinstance(read, str):
@@ -142,7 +143,7 @@ class ModelReasoner:
                 Message("assistant", (first.text[:SHOWN_LETTERS],)),
                 Message("user", (render("answer", "repair", wrong=read),)),
             ]
-            second = self._generate(again)
+            second = self._generate(again, form)
             usage = {**_sum(first.usage, second.usage), "repaired": True}
             read, first = checked(second, evidence), second
         if isinstance(read, str):
@@ -152,15 +153,29 @@ class ModelReasoner:
             return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=(said,))
         return _Read(read, first, usage)
 
-    def _generate(self, messages: Sequence[Message]) -> Generated:
-        return self.model.generate(messages, max_tokens=self.max_tokens, schema=Answer, on_text=self.on_text)
+    def _generate(self, messages: Sequence[Message], form: type[Answer]) -> Generated:
+        return self.model.generate(messages, max_tokens=self.max_tokens, schema=form, on_text=self.on_text)
 
     def _further_parts(self, read: _Read, evidence: EvidenceBundle) -> dict[str, float | None]:
         """Entropies of the type and of the place, where there was more than one to choose from."""
         tokens, text = read.generated.tokens, read.generated.text
-        types = option_scores(tokens, text, "defect_type", (*evidence.shortlist, UNKNOWN, NO_TYPE))
+        types = option_scores(tokens, text, "defect_type", sayable_types(evidence))
+        types = types or option_scores(tokens, text, "defect_type", (*evidence.shortlist, UNKNOWN, NO_TYPE))
         places = option_scores(tokens, text, "region", (*(region.id for region in evidence.regions), NO_REGION))
         return {"type": entropy_of(types), "location": entropy_of(places)}
+
+
+def sayable_types(evidence: EvidenceBundle) -> tuple[str, ...]:
+    """What an answer may say for the defect type, as the prompt says it."""
+    from .composing import said_type
+
+    return (*(said_type(name) for name in evidence.shortlist), UNKNOWN, NO_TYPE)
+
+
+def form_of(evidence: EvidenceBundle) -> type[Answer]:
+    """The form of an answer about a part, in which only its own types, areas and evidence can be named."""
+    regions = (*(region.id for region in evidence.regions), NO_REGION)
+    return form_for(sayable_types(evidence), regions, tuple(item.id for item in evidence.items))
 
 
 def pictures(evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> list[Picture]:

@@ -33,9 +33,9 @@ def checked(generated: Generated, evidence: EvidenceBundle) -> Answer | str:
         if generated.finish_reason == "length":
             return "it was cut for its length; write fewer sentences."
         return "it holds no whole JSON object."
-    named, known = slug(answer.defect_type), (*evidence.shortlist, UNKNOWN, NO_TYPE)
-    if named not in known:
-        return f"defect_type must be one of: {', '.join(known)}."
+    named = named_type(answer.defect_type, evidence)
+    if named is None:
+        return f"defect_type must be one of: {', '.join((*evidence.shortlist, UNKNOWN, NO_TYPE))}."
     if answer.verdict is Verdict.OK and named not in (NO_TYPE, UNKNOWN):
         return "a part that is OK has the defect_type none."
     regions = {region.id for region in evidence.regions}
@@ -70,13 +70,21 @@ def as_draft(
 def _defect_type(answer: Answer, evidence: EvidenceBundle) -> DefectType | None:
     if answer.verdict is Verdict.OK:
         return None
-    named, compared = slug(answer.defect_type), evidence.defect_type
-    named = UNKNOWN if named == NO_TYPE else named
+    named, compared = named_type(answer.defect_type, evidence), evidence.defect_type
+    named = UNKNOWN if named is None or named == NO_TYPE else named
     candidates = compared.candidates if compared else ()
     shares = {candidate.name: candidate.posterior for candidate in candidates}
     return DefectType(name=named, posterior=shares.get(named), candidates=candidates)
 
 
-def slug(name: str) -> str:
-    """A type's name as the knowledge base writes it."""
+def named_type(said: str, evidence: EvidenceBundle) -> str | None:
+    """Which type an answer names, however it writes case, blanks and hyphens; None for one that may not be named."""
+    from .composing import said_type
+
+    known = {_folded(name): name for name in (NO_TYPE, UNKNOWN, *evidence.shortlist)}
+    shown = {_folded(said_type(name)): name for name in evidence.shortlist}
+    return {**shown, **known}.get(_folded(said))
+
+
+def _folded(name: str) -> str:
     return "_".join(name.lower().replace("-", " ").replace("_", " ").split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -10,11 +11,16 @@ from pydantic import BaseModel
 
 from ..errors import MissingExtraError
 
+KEPT = 64
+"""Compiled grammars."""
+CACHE_BYTES = 2**28
+
 
 class Grammars:
     """Compiled schemas of one tokenizer.
 
-    A compiled grammar is kept; its matcher is new for every answer, since a used one lets anything pass.
+    The grammars used last are kept, since each part has a form of its own; a matcher is new for every answer, since a
+    used one lets anything pass.
 
     Args:
         tokenizer: whose.
@@ -31,8 +37,9 @@ class Grammars:
             raise MissingExtraError("answers held to a schema", "vlm") from error
         self._xgrammar = xgrammar
         info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
-        self._compiler = xgrammar.GrammarCompiler(info)
-        self._compiled: dict[str, Any] = {}
+        # Its cache holds parts of grammars: of a large vocabulary the first form takes seconds, the next milliseconds.
+        self._compiler = xgrammar.GrammarCompiler(info, cache_limit_bytes=CACHE_BYTES)
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._vocabulary = vocabulary
 
     def matcher(self, schema: type[BaseModel]) -> Matcher:
@@ -41,6 +48,9 @@ class Grammars:
         if text not in self._compiled:
             # Without any_whitespace=False an unsure model emits blanks until it is cut off.
             self._compiled[text] = self._compiler.compile_json_schema(text, any_whitespace=False)
+        self._compiled.move_to_end(text)
+        if len(self._compiled) > KEPT:
+            self._compiled.popitem(last=False)
         matcher = self._xgrammar.GrammarMatcher(self._compiled[text])
         bitmask = self._xgrammar.allocate_token_bitmask(1, self._vocabulary)
         return Matcher(matcher, bitmask, self._xgrammar.apply_token_bitmask_inplace)

@@ -43,7 +43,7 @@ class ServedModel:
         self._max_pixels = max_pixels
         self._lock = threading.Lock()
         self._can: Capabilities | None = None
-        self._forms: dict[type[BaseModel], Form] = {}
+        self._forms: dict[str, Form] = {}
         self._refuses_tools = False
 
     @property
@@ -57,6 +57,10 @@ class ServedModel:
             if self._can is None:
                 self._can = probe(self._client)
             return self._can
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     def warm_up(self) -> None:
         """Find out what the server can do, so that the first picture does not wait for it."""
@@ -74,7 +78,8 @@ class ServedModel:
     ) -> Generated:
         """Answer in words; see `VisionLanguageModel.generate`.
 
-        A server that refuses this very schema is asked in the next weaker form, from then on at once. Where the
+        A server that refuses a schema is asked in the next weaker form, for schemas of that name from then on at
+        once. Where the
         server reports what the schema left of the probabilities instead of the model's own, ``usage`` says ``scores:
         masked``: forced tokens look certain then, and the options of a value share the whole of it among them.
 
@@ -86,11 +91,11 @@ class ServedModel:
         if schema is None:
             return _generated(self._client.complete(asked, **options), {"form": "text"})
         can = self.capabilities
-        form = self._forms.get(schema, can.form)
+        form = self._forms.get(schema.__name__, can.form)
         if form != "text" and can.form_scores is None:
             options["top_logprobs"] = None
         reply, form = complete_in_form(self._client, asked, schema, form, **options)
-        self._forms[schema] = form
+        self._forms[schema.__name__] = form
         scores = {} if form == "text" or reply.logprobs is None else {"scores": can.form_scores}
         return _generated(reply, {"form": form, **scores})
 

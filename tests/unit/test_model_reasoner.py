@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from flawscope.agent.errors import BackendError
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, Reasoner
 from flawscope.agent.reasoner.answer import Answer
 from flawscope.agent.reasoner.base import LatentReasoner, Prepared, Refuter, Settles
+from flawscope.agent.reasoner.composing import said_type
 from flawscope.agent.reasoner.deciding import decision_entropy
 from flawscope.agent.reasoner.evidence import binary_entropy
-from flawscope.agent.reasoner.model_reasoner import ModelReasoner
-from flawscope.agent.reasoner.reading import slug
+from flawscope.agent.reasoner.model_reasoner import ModelReasoner, form_of
+from flawscope.agent.reasoner.reading import named_type
 from flawscope.agent.reasoner.token_entropy import OptionScores
 from flawscope.agent.schemas import DefectType, Evidence, Region, TypeCandidate, Verdict
 from flawscope.agent.verifier import verify
@@ -71,7 +73,9 @@ def test_a_good_answer_becomes_a_draft() -> None:
     assert [(c.field, c.text, c.evidence_ids) for c in reply.draft.claims] == [
         ("location", "The deviation is at the upper left.", ("R1",))
     ]
-    assert model.schemas == [Answer]
+    (form,) = model.schemas
+    assert form is form_of(BUNDLE)
+    assert issubclass(form, Answer)
     assert [picture.label for picture in model.asked[0][0].pictures] == ["query", "reference"]
     assert verify(reply.draft, BUNDLE).problems == ()
 
@@ -154,7 +158,35 @@ def test_a_type_may_be_spelt_as_people_do(name: str) -> None:
     draft = reply_to(words(defect_type=name)).draft
     assert draft.defect_type is not None
     assert (draft.defect_type.name, draft.defect_type.posterior) == ("cut_lead", 0.2)
-    assert slug("Cut  Lead") == "cut_lead"
+    assert named_type("Cut  Lead", BUNDLE) == "cut_lead"
+    assert named_type("dent", BUNDLE) is None
+
+
+def with_types(*names: str) -> EvidenceBundle:
+    candidates = tuple(TypeCandidate(name=name, posterior=1 / len(names)) for name in names)
+    return replace(BUNDLE, defect_type=DefectType(name=names[0], posterior=0.5, candidates=candidates))
+
+
+@pytest.mark.parametrize("name", ["rolled-in_scale", "MT_Crack", "batch.2", "a" * 60])
+def test_every_name_that_a_type_may_have_can_be_answered_as_the_prompt_says_it(name: str) -> None:
+    bundle = with_types(name, "scratch")
+    said = said_type(name)
+    form_of(bundle).model_validate({**SAID, "defect_type": said})
+    reply = reply_to(spoken(words(defect_type=said)), bundle=bundle)
+    assert reply.draft.defect_type is not None
+    assert reply.draft.defect_type.name == name
+    assert reply.parts["type"] is not None
+
+
+@pytest.mark.parametrize(
+    "other", [{"defect_type": "dragon"}, {"region": "R2"}, {"sentences": [{**WHERE, "cites": ["D1"]}]}]
+)
+def test_the_form_of_a_part_holds_its_own_types_areas_and_evidence_alone(other: dict[str, Any]) -> None:
+    form = form_of(BUNDLE)
+    form.model_validate(SAID)
+    Answer.model_validate({**SAID, **other})  # the general form says nothing against it
+    with pytest.raises(ValidationError):
+        form.model_validate({**SAID, **other})
 
 
 def test_an_ok_part_has_no_type_and_a_bad_one_without_a_name_is_unknown() -> None:
