@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import ConfigError, MissingExtraError, StorageError
 from .home import storage_errors
 
 _SETUP_LOCK = 0x666C6177
 """Key of the advisory lock under which PostgreSQL's tables are made: two first users at once would collide."""
+
+_LOCK_RETRY_S = 0.05
 
 
 @contextmanager
@@ -66,14 +70,16 @@ def _postgres(url: str) -> Iterator[Any]:
     except ImportError as error:
         raise MissingExtraError("keeping checkpoints in PostgreSQL", "postgres") from error
 
-    try:
-        psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:  # whose message may quote a part of the password
-        raise ConfigError("the address of the PostgreSQL database is not postgresql://HOST/DATABASE.") from None
+    if not _is_address(url):
+        hint = "It is postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %40 and %2F for @ and / in a password."
+        raise ConfigError("the address of the PostgreSQL database cannot be read.", hint=hint)
     try:
         with PostgresSaver.from_conn_string(url) as saver:
             with saver.conn.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_lock(%s)", (_SETUP_LOCK,))
+                # Asked for again and again: the tables' indexes are built concurrently, which waits for every statement
+                # in progress, also for one that waits for this lock.
+                while not _is_true(cursor.execute("SELECT pg_try_advisory_lock(%s) AS got", (_SETUP_LOCK,))):
+                    time.sleep(_LOCK_RETRY_S)
                 try:
                     saver.setup()
                 finally:
@@ -84,3 +90,17 @@ def _postgres(url: str) -> Iterator[Any]:
         raise StorageError(
             f"the checkpoints in PostgreSQL cannot be used: {what}.", hint="Is the server up, and the address right?"
         ) from error
+
+
+def _is_true(answered: Any) -> bool:
+    return bool(answered.fetchone()["got"])
+
+
+def _is_address(url: str) -> bool:
+    """Whether host and port are what they seem: a password with marks in it would be taken, and told, for either."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return bool(parts.hostname) and url.count("@") <= 1 and not parts.fragment

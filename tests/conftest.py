@@ -26,6 +26,8 @@ from flawscope.tools.backbones import BACKBONES, Backbone
 
 collect_ignore = [] if importlib.util.find_spec("torch") else ["full"]
 """The plain install has no torch, and must not need it; the full one runs these by name."""
+if not importlib.util.find_spec("mcp"):  # of the extra `services`, as are the other clients that these tests need
+    collect_ignore.append("services")
 
 FEW_DOCUMENTS = frozenset(
     {"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"}

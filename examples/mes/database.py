@@ -1,0 +1,45 @@
+"""The table of parts, in SQLite or PostgreSQL: one row for each serial number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, Engine, Float, MetaData, String, Table, create_engine
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateTable
+
+PARTS = Table(
+    "parts",
+    MetaData(),
+    Column("serial", String(64), primary_key=True),
+    Column("product", String(64)),
+    Column("lot", String(64)),
+    Column("image", String, nullable=False),
+    Column("picture_sha256", String(64), nullable=False),
+    Column("verdict", String(8), nullable=False),
+    Column("probability", Float),
+    Column("defect_type", String(120)),
+    Column("severity", String(40)),
+    Column("disposition", String(500), nullable=False),
+    Column("decided_by", String(80), nullable=False),
+    Column("note", String(500), nullable=False),
+    Column("received", String(32), nullable=False),
+    Column("report", JSON, nullable=False),
+)
+INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def open_database(url: str) -> Engine:
+    """The database with its table; ``sqlite:///mes.db`` or ``postgresql+psycopg://USER@HOST/DATABASE``."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(CreateTable(PARTS, if_not_exists=True))
+    return engine
+
+
+def upsert(engine: Engine, row: dict[str, Any]) -> None:
+    """Write a part's row in the place of the one it may have already: the serial number is the key."""
+    with engine.begin() as connection:
+        insert = INSERT[engine.dialect.name](PARTS).values(row)
+        changed = {name: insert.excluded[name] for name in row if name != "serial"}
+        connection.execute(insert.on_conflict_do_update(index_elements=["serial"], set_=changed))

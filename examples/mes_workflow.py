@@ -1,0 +1,85 @@
+"""Flawscope inside a manufacturing execution system: a part comes in, is inspected, sent on its way and booked.
+
+    receive -> inspect -> dispose -+-> ask a person -+-> write
+                                   +-----------------+
+
+    pip install sqlalchemy                                  # and 'flawscope[postgres]' for PostgreSQL
+    python examples/mes_workflow.py part SN-1 PICTURE --product textile
+    python examples/mes_workflow.py answer SN-1 --disposition rework --by Kim
+    python examples/mes_workflow.py parts
+    python examples/mes_workflow.py redo SN-1 --from dispose
+
+Every step is kept under the part's serial number. A command that was killed goes on where it stood when it is given
+again, in any process on any machine that reaches both databases, and the part has one row however often that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from mes.database import PARTS, open_database
+from mes.rules import CHOICES
+from mes.workflow import Part, answer_for, open_workflow, redo, take_in, thread_of
+from sqlalchemy import select
+
+from flawscope.agent import FlawscopeError
+
+
+def print_part(workflow: Any, part: Part) -> None:
+    """The row that was written, or the question that is open."""
+    waiting = workflow.get_state(thread_of(part["serial"])).interrupts
+    if waiting:
+        asked = waiting[0].value
+        line = f"{asked['serial']}: {asked['verdict']}, {asked['proposed']}? {asked['problem'] or asked['why']}"
+    else:
+        row = part["row"] or {}
+        line = f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}: {row['note']}"
+    print(line)  # noqa: T201
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--database", default="sqlite:///mes.db", help="SQLAlchemy address of the MES")
+    parser.add_argument("--checkpoints", default="sqlite:///mes.checkpoints.db", help="sqlite:/// or postgresql://")
+    commands = parser.add_subparsers(dest="command", required=True)
+    part = commands.add_parser("part", help="inspect a part, or go on with it")
+    part.add_argument("serial")
+    part.add_argument("image", type=Path)
+    part.add_argument("--product")
+    part.add_argument("--lot")
+    answer = commands.add_parser("answer", help="decide about a part that waits")
+    answer.add_argument("serial")
+    answer.add_argument("--disposition", required=True, choices=CHOICES)
+    answer.add_argument("--by", required=True)
+    answer.add_argument("--note", default="")
+    again = commands.add_parser("redo", help="go back to a step and on from there")
+    again.add_argument("serial")
+    again.add_argument("--from", dest="node", default="dispose")
+    commands.add_parser("parts", help="what is booked")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "parts":
+            with open_database(given.database).connect() as connection:
+                for row in connection.execute(select(PARTS).order_by(PARTS.c.serial)).mappings():
+                    print(f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}")  # noqa: T201
+            return 0
+        with open_workflow(given.database, given.checkpoints) as workflow:
+            if given.command == "part":
+                print_part(workflow, take_in(workflow, given.serial, given.image, given.product, given.lot))
+            elif given.command == "answer":
+                said = {"disposition": given.disposition, "by": given.by, "note": given.note}
+                print_part(workflow, answer_for(workflow, given.serial, said))
+            else:
+                print_part(workflow, redo(workflow, given.serial, given.node))
+    except FlawscopeError as error:
+        print(f"mes: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
