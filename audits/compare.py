@@ -25,6 +25,8 @@ TOLERANCE = 1e-4
 order of the same numbers stay below it by far."""
 HEADER_NAME = "audit.json"
 ABSENT = "absent"
+OF_A_PRODUCT = frozenset({"product", "plan"})
+"""Versions that each product has its own of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ class _Versions:
     def noting(self, records: Iterable[AuditRecord]) -> Iterator[AuditRecord]:
         for record in records:
             for name, value in record.versions.items():
-                place = f"{name} ({record.line.product})" if record.line.product else name
+                place = f"{name} ({record.line.product})" if name in OF_A_PRODUCT and record.line.product else name
                 self.seen.setdefault(place, set()).add("none" if value is None else value)
             yield record
 

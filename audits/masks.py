@@ -39,9 +39,7 @@ def region_masks(
             continue
         # boxes of two areas may overlap; the one that gave this box is the largest in it
         largest = 1 + int(np.bincount(labels.ravel())[1:].argmax())
-        mask = np.zeros((height, width), dtype=bool)
-        mask[y0:y1, x0:x1] = labels == largest
-        masks[region.id] = encode_mask(mask)
+        masks[region.id] = encode_mask(labels == largest, (x0, y0), size_px)
     return masks
 
 

@@ -14,15 +14,24 @@ from ..agent.errors import InputError
 FIRST_CHARACTER = 48
 
 
-def encode_mask(mask: NDArray[np.bool_]) -> str:
+def encode_mask(
+    mask: NDArray[np.bool_], corner_px: tuple[int, int] = (0, 0), size_px: tuple[int, int] | None = None
+) -> str:
     """The ``counts`` of COCO's compressed run-length encoding.
 
     Args:
-        mask: bool (H, W).
+        mask: bool (h, w), the whole mask or a window of it; outside of the window is background.
+        corner_px: x and y of the window's first pixel.
+        size_px: width and height of the whole mask, the window's own when not given.
     """
-    flat = np.concatenate([[False], np.ravel(mask, order="F").astype(bool)])
-    edges = np.flatnonzero(np.diff(flat))
-    return _spell(np.diff(np.concatenate([[0], edges, [mask.size]])))
+    (x0, y0), (width, height) = corner_px, size_px or (mask.shape[1], mask.shape[0])
+    beside = np.zeros((1, mask.shape[1]), dtype=np.int8)
+    edges = np.diff(np.vstack([beside, mask.astype(np.int8), beside]), axis=0).T  # (w, h + 1): column by column
+    starts, ends = (((columns + x0) * height + rows + y0) for columns, rows in map(np.nonzero, (edges > 0, edges < 0)))
+    apart = ends[:-1] != starts[1:]  # a run that fills its column goes on in the next one
+    edge_list = np.stack([starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]], axis=1)
+    runs = np.diff(np.concatenate([[0], edge_list.ravel(), [width * height]]))
+    return _spell(runs if runs[-1] else runs[:-1])
 
 
 def decode_mask(counts: str, height_px: int, width_px: int) -> NDArray[np.bool_]:

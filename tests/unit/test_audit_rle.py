@@ -59,3 +59,10 @@ def test_any_text_is_a_mask_or_an_input_error(counts: str) -> None:
 def test_an_empty_mask_has_no_box() -> None:
     with pytest.raises(InputError):
         mask_box(encode_mask(np.zeros((3, 3), bool)), 3)
+
+
+@given(MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_a_window_is_encoded_as_the_whole_mask_would_be(mask: np.ndarray, x0: int, y0: int, right: int, below: int):
+    whole = np.pad(mask, ((y0, below), (x0, right)))
+    assert encode_mask(mask, (x0, y0), (whole.shape[1], whole.shape[0])) == encode_mask(whole)
+    assert np.array_equal(decode_mask(encode_mask(whole), *whole.shape), whole)
