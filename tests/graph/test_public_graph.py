@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import subprocess
@@ -97,3 +98,16 @@ def test_going_back_to_a_step_and_on_from_there(plant: Plant, tmp_path: Path) ->
     assert again["report"]["image_score"] < again["report"]["threshold"] < first["report"]["image_score"]
     kept = next(step for step in graph.get_state_history(thread) if step.config == before.config)
     assert kept.values["scores"]["whole"] > 0.0  # the past is not rewritten, the thread has forked
+
+
+def test_a_graph_server_finds_the_graph(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((COMMITTED.parents[1] / "langgraph.json").read_text(encoding="utf-8"))
+    assert config["dependencies"] == ["."]
+    module, _, name = config["graphs"]["inspect"].partition(":")
+    for key, value in {"HOME": str(plant.home), "BACKBONE": "patch-statistics", "STORE": "memory"}.items():
+        monkeypatch.setenv(f"FLAWSCOPE_{key}", value)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    graph = getattr(importlib.import_module(module), name)
+    monkeypatch.delitem(sys.modules, module)
+    assert graph.checkpointer is None  # the server brings its own
+    assert graph.get_input_jsonschema() == json.loads(COMMITTED.read_text(encoding="utf-8"))["input"]
