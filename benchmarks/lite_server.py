@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +37,11 @@ class LiteServer:
     def uri(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
+
+    def halt(self) -> None:
+        """Stop it where it stands, until SIGCONT. A signal alone is not enough: a busy machine stops a process late."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
 
 def free_port() -> int:

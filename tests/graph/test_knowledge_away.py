@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def test_a_halted_server_costs_the_time_that_was_set_and_not_for_every_picture(
     monkeypatch.setattr(remote.RemoteStore, "_timed", lambda store, call: waited.append("once") or wait(store, call))
     with lite_server(tmp_path / "data") as server:
         inspector(plant, home, server.uri).deps.knowledge.close()  # filled with patience
-        server.process.send_signal(signal.SIGSTOP)
+        server.halt()
         with inspector(plant, home, server.uri, milvus_timeout_s=0.5) as line:
             line.prepare("plate")
             waited.clear()

@@ -24,6 +24,7 @@ from flawscope.graphs.inspection import build_inspection_graph
 from flawscope.graphs.pictures import crop_box, reduced
 from flawscope.tools.backbones import BACKBONES, VisualFeatures
 from flawscope.tools.imaging import load_image
+from flawscope.tools.product_model import ProductModel
 
 
 class Looking(EvidenceReasoner):
@@ -154,8 +155,9 @@ def test_the_embedded_reasoner_pays_for_none_of_it(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the embedded reasoner looks at no pictures")
 
-    for name in ("gate_of", "shown", "pictures_of", "text_grid", "load_image"):
+    for name in ("gate_of", "shown", "pictures_of", "text_grid"):
         monkeypatch.setattr(pictures, name, refuse)
+    monkeypatch.setattr(ProductModel, "reference_picture", refuse)
     shutil.copytree(plant.home, tmp_path / "home")
     deps = plant.deps(home=tmp_path / "home")
     _ = deps.product("plate")
