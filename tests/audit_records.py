@@ -56,6 +56,7 @@ def made(
 def written(folder: Path, records: Iterable[AuditRecord], **settings: Any) -> Path:
     """The folder of an audit with these records and settings."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "records.jsonl").unlink(missing_ok=True)
     with RecordWriter(folder / "records.jsonl") as writer:
         writer.append(records)
     count = (folder / "records.jsonl").read_bytes().count(b"\n")
