@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from flawscope.agent.errors import ConfigError, FlawscopeError, StorageError
-from flawscope.commands import bench, inspection, kb, models, products, setup, train
+from flawscope.commands import audit, bench, inspection, kb, models, products, setup, train
 from flawscope.commands.shared import print_error
 
 EXIT_INTERRUPTED = 130
@@ -54,6 +54,7 @@ app.command()(setup.doctor)
 app.add_typer(products.app, name="products")
 app.add_typer(models.app, name="models")
 app.add_typer(setup.config_app, name="config")
+app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 app.add_typer(kb.app, name="kb")

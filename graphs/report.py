@@ -142,8 +142,8 @@ def _trace(state: InspectionState) -> tuple[TraceStep, ...]:
 
 
 @cache
-def _own_version() -> str:
-    """Read once: the lookup opens a file."""
+def own_version() -> str:
+    """Flawscope's; read once: the lookup opens a file."""
     try:
         return version("flawscope")
     except PackageNotFoundError:
@@ -173,7 +173,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
     """Everything needed to make this report again."""
     settings = deps.settings.model_dump(mode="json")
     facts: dict[str, Any] = {
-        "flawscope": _own_version(),
+        "flawscope": own_version(),
         "python": platform.python_version(),
         "reasoner": deps.settings.reasoner if state.get("error") else deps.reasoner.name,
         "prompts_sha256": load_prompts("report").sha256,

@@ -177,6 +177,15 @@ def to_original_map(score_map: NDArray[np.float32], meta: ImageMeta) -> NDArray[
     return np.array(shrunk, np.float32)
 
 
+def file_sha256(path: str) -> str:
+    """Hash of a picture's file, the same as ``LoadedImage.sha256``, without decoding it.
+
+    Raises:
+        InputError: there is no regular file to read.
+    """
+    return hashlib.sha256(_read_file(path, _printable(path))).hexdigest()
+
+
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
