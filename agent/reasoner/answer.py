@@ -59,9 +59,9 @@ def form_for(types: tuple[str, ...], regions: tuple[str, ...], ids: tuple[str, .
     Returns:
         A narrower ``Answer`` of the same name.
     """
-    cite = _one_of(ids) if ids else Cite
-    cites = Annotated[tuple[cite, ...], Field(max_length=4)]  # type: ignore[valid-type]
-    sentence = create_model("Sentence", __base__=Sentence, cites=(cites, ...))
+    cite: Any = _one_of(ids) if ids else Cite
+    cites = Annotated[tuple[cite, ...], Field(max_length=4)]
+    sentence: Any = create_model("Sentence", __base__=Sentence, cites=(cites, ...))
     fields: dict[str, Any] = {
         "defect_type": (_one_of(types), ...),
         "region": (_one_of(regions), ...),
@@ -71,4 +71,4 @@ def form_for(types: tuple[str, ...], regions: tuple[str, ...], ids: tuple[str, .
 
 
 def _one_of(values: tuple[str, ...]) -> Any:
-    return Literal[tuple(dict.fromkeys(values))]  # type: ignore[valid-type]
+    return Literal[tuple(dict.fromkeys(values))]
