@@ -25,6 +25,7 @@ PACKAGES = (
     "tools/logic",
     "tools/control_plan",
     "audits",
+    "audits/page",
 )
 PACKAGES = (*PACKAGES, "graphs", "prompts", "benchmarks", "commands", "edges")
 PACKAGES = (*PACKAGES, "benchmarks/datasets", "benchmarks/mmad", "tools/weights", "training", "training/questions")
@@ -41,9 +42,11 @@ DATA = {
     "tools/backbones": ".onnx",
     "tools/knowledge/documents": ".yaml",
     "prompts": ".md",
+    "audits/page/scripts": ".js",
 }
 FILES = ("tools/backbones/NOTICE", "tools/knowledge/vocabulary.yaml", "prompts/ensemble.yaml")
 FILES = (*FILES, "benchmarks/published.yaml")
+FILES = (*FILES, "audits/page/page.html", "audits/page/page.css", "audits/page/early.js")
 
 
 def run(*command: str | Path, cwd: Path, **environ: str) -> str:
