@@ -208,7 +208,12 @@ class InspectionDeps:
         return self.plans[name]
 
     def close(self) -> None:
-        """Let go of the knowledge base, when it was opened."""
+        """Let go of the knowledge base and of the reasoner's model, where they were opened."""
+        let_go = getattr(getattr(self.__dict__.get("reasoner"), "model", None), "close", None)
+        if let_go is not None:
+            let_go()
+            for name in ("reasoner", "prior_tokens"):
+                self.__dict__.pop(name, None)
         if "knowledge" in self.__dict__:
             self.knowledge.close()
             del self.__dict__["knowledge"]
@@ -255,7 +260,7 @@ class Inspector:
         self.close()
 
     def close(self) -> None:
-        """Let go of the knowledge base."""
+        """Let go of the knowledge base and of the reasoner's model."""
         self.deps.close()
 
     @cached_property

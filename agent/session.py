@@ -6,7 +6,7 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,8 @@ def begin_conversation(
     with threads(loaded) as saver:
         conversation = Conversation(InspectionDeps(loaded, ArtifactStore()), saver, uuid.uuid4().hex[:8])
         conversation.start(report, [str(path) for path in references])
-        yield conversation
+        with closing(conversation.deps):
+            yield conversation
 
 
 @contextmanager
@@ -217,4 +218,5 @@ def open_conversation(loaded: LoadedSettings, thread_id: str) -> Iterator[Conver
     with threads(loaded) as saver:
         conversation = Conversation(InspectionDeps(loaded, ArtifactStore()), saver, thread_id)
         _ = conversation.report  # raises now rather than at the first question
-        yield conversation
+        with closing(conversation.deps):
+            yield conversation

@@ -73,6 +73,14 @@ class Settings(BaseModel):
     vlm_max_pixels: int = Field(
         1_003_520, ge=784, le=12_845_056, description="larger pictures are reduced for it: 784 px cost a token"
     )
+    vlm_memory: float | None = Field(
+        None,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="for its weights and a question: bytes, or up to 1 a share of the device's; none: what is free",
+    )
+    vlm_max_pictures: int = Field(12, ge=1, le=256, description="of one question; what is left out is said")
+    vlm_max_prompt: int = Field(16_384, ge=256, le=131_072, description="tokens of a question with its pictures")
     vlm_max_tokens: int = Field(768, ge=64, le=8192, description="length of a model's answer at most, in tokens")
     vlm_adapter: Path | None = Field(
         None, description="folder of a LoRA adapter of train lora to put into qwen_vl, for comparison; none: as it is"

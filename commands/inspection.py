@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,23 +63,33 @@ def inspect(
 
     console, errors = make_console(), make_console(stderr=True)
     reports: list[InspectionReport] = []
-    try:
-        with ProgressBar(errors) as progress, StatusLine(errors, hidden=as_json) as line:
-            given = (loaded, paths, product, references, out, progress, line.step, ask)
-            for report in inspect_all(*given, on_text=line.text):
-                reports.append(report)
-                if as_json:
-                    print_line(report.model_dump_json())
-                else:
-                    print_report(console, report)
-                if report.error is not None:
-                    print_error(report.error.message)
-    finally:
-        if not as_json and len(reports) > 1:
-            print_summary(console, reports)
-    if ask or talk:
-        _converse_about(loaded, [report for report in reports if report.error is None], references, ask, as_json)
+    with _weights_kept(bool(ask or talk)):
+        try:
+            with ProgressBar(errors) as progress, StatusLine(errors, hidden=as_json) as line:
+                given = (loaded, paths, product, references, out, progress, line.step, ask)
+                for report in inspect_all(*given, on_text=line.text):
+                    reports.append(report)
+                    if as_json:
+                        print_line(report.model_dump_json())
+                    else:
+                        print_report(console, report)
+                    if report.error is not None:
+                        print_error(report.error.message)
+        finally:
+            if not as_json and len(reports) > 1:
+                print_summary(console, reports)
+        if ask or talk:
+            _converse_about(loaded, [report for report in reports if report.error is None], references, ask, as_json)
     raise typer.Exit(_exit_code(reports))
+
+
+def _weights_kept(wanted: bool) -> AbstractContextManager[None]:
+    """What inspects also answers questions: its weights are read once."""
+    if not wanted:
+        return nullcontext()
+    from ..agent.vision_language.checkpoint import kept_loaded
+
+    return kept_loaded()
 
 
 def chat(

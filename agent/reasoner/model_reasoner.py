@@ -126,7 +126,7 @@ class ModelReasoner:
             token_logprobs=value_logprobs(read.generated.tokens, read.generated.text, "verdict"),
             usage=read.usage,
             parts=parts,
-            problems=(*read.problems, *problems),
+            problems=(*read.problems, *problems, *_left_out(read.usage)),
         )
 
     def _read(
@@ -150,7 +150,8 @@ class ModelReasoner:
             said = f"The answer of {self.name} could not be used, also when it was asked again: {read}"
             draft, (_, _, parts) = DraftReport(verdict=Verdict.REVIEW), decision_entropy(None, evidence)
             source = "the model gave no usable answer"
-            return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=(said,))
+            problems = (said, *_left_out(usage))
+            return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=problems)
         return _Read(read, first, usage)
 
     def _generate(self, messages: Sequence[Message], form: type[Answer]) -> Generated:
@@ -189,6 +190,12 @@ def compose_report_messages(bundle: EvidenceBundle, pictures: Sequence[Picture])
     from .composing import compose
 
     return compose(bundle, pictures, task="report")
+
+
+def _left_out(usage: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model was not shown."""
+    labels = ", ".join(usage.get("left_out", ()))
+    return (f"For want of room the model was not shown: {labels}.",) if labels else ()
 
 
 def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def choose_many(
         letters: the options of each.
     """
     with model.lock, out_of_memory(model.checkpoint.device):
-        encoded = [model.encoder.encode(messages) for messages in conversations]
+        encoded = [model.encoder.encode(messages, at_once=len(conversations)) for messages in conversations]
         logits = _Batch(model, encoded).logits
         answers = []
         for row, one, options in zip(logits, encoded, letters, strict=True):
@@ -53,7 +53,8 @@ def generate_many(
         schema: the form of the answers, enforced.
     """
     with model.lock, out_of_memory(model.checkpoint.device):
-        encoded = [model.encoder.encode(messages) for messages in conversations]
+        many = len(conversations)
+        encoded = [model.encoder.encode(messages, room=max_tokens, at_once=many) for messages in conversations]
         batch, decoder = _Batch(model, encoded), model.decoder
         matchers = [None if schema is None else model.grammars.matcher(schema) for _ in encoded]
         texts = [AnswerText(model.checkpoint.processor.tokenizer) for _ in encoded]

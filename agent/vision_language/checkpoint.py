@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BackendError, ConfigError, MissingExtraError, WeightsError
+from .memory import MAX_PICTURES, MAX_PROMPT, Bounds, allowed_bytes, token_cost
 
 MODEL_TYPE = "qwen2_5_vl"
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,6 +36,9 @@ class Checkpoint:
         parameters: how many.
         laboratory: what the config says of a model that is no product, such as the mini checkpoint; empty for others.
         adapter: folder of the LoRA adapter that was put into it; None for the checkpoint as it is.
+        bounds: what one question may take.
+        lock: held by whoever runs the model.
+        features: merged features of pictures that were looked at, latest last; shared like the model.
     """
 
     folder: Path
@@ -40,6 +48,9 @@ class Checkpoint:
     parameters: int
     laboratory: dict[str, Any]
     adapter: Path | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    lock: Any = field(default_factory=threading.RLock)
+    features: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
@@ -100,6 +111,9 @@ def load_checkpoint(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     adapter: Path | None = None,
+    memory: float | None = None,
+    max_pictures: int = MAX_PICTURES,
+    max_prompt: int = MAX_PROMPT,
 ) -> Checkpoint:
     """Load a checkpoint.
 
@@ -111,6 +125,10 @@ def load_checkpoint(
         min_pixels: of a picture inside the model, smaller ones are enlarged; None for the checkpoint's own.
         max_pixels: larger ones are reduced; None for the checkpoint's own.
         adapter: folder of a LoRA adapter that is put into it, for comparison; None for none.
+        memory: that weights and questions may take together: a share of the device's up to 1, bytes above; None for
+            what is free now.
+        max_pictures: of one question.
+        max_prompt: tokens of one question, pictures included.
 
     Raises:
         WeightsError: the checkpoint is absent, damaged, or leaves weights at random values.
@@ -130,7 +148,8 @@ def load_checkpoint(
     if where == "cuda" and not torch.cuda.is_available():
         raise ConfigError("vlm_device is cuda, but this machine has no usable CUDA device.", hint="Set it to auto.")
     kind = {"auto": torch.bfloat16 if where == "cuda" else torch.float32}.get(dtype) or getattr(torch, dtype)
-    _check_memory(folder, where, 4 if kind is torch.float32 else 2, four_bit)
+    allowed = allowed_bytes(memory, where)
+    _check_memory(folder, where, 4 if kind is torch.float32 else 2, four_bit, allowed)
     logging.disable_progress_bar()
     options = _quantisation(where) if four_bit else {"dtype": kind}
     try:
@@ -168,7 +187,12 @@ def load_checkpoint(
         from .identity import checkpoint_sha256
 
         add_adapter(model, adapter, checkpoint_sha256(folder))
-    return Checkpoint(folder, model, processor, where, count, dict(config.get("flawscope") or {}), adapter)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    left = None if allowed is None else max(0, allowed - weights)
+    cost = token_cost(model.config.get_text_config(), 4 if kind is torch.float32 else 2)
+    bounds = Bounds(max_pictures, max_prompt, left, None if left is None else cost)
+    laboratory = dict(config.get("flawscope") or {})
+    return Checkpoint(folder, model, processor, where, count, laboratory, adapter, bounds)
 
 
 def _quantisation(where: str) -> dict[str, Any]:
@@ -185,28 +209,17 @@ def _quantisation(where: str) -> dict[str, Any]:
     return {"quantization_config": bits, "device_map": {"": "cuda"}, "dtype": torch.bfloat16}
 
 
-def _check_memory(folder: Path, where: str, bytes_each: int, four_bit: bool) -> None:
+def _check_memory(folder: Path, where: str, bytes_each: int, four_bit: bool, allowed: int | None) -> None:
     """Refuse before loading what cannot fit: a machine that swaps is a machine that hangs."""
     stored = sum(shard.stat().st_size for shard in _shards(folder))  # 16-bit in every published checkpoint
     needed = HEADROOM * stored * (FOUR_BIT_SHARE if four_bit else bytes_each / 2)
-    free = _free_bytes(where)
-    if free is not None and needed > free:
+    if allowed is not None and needed > allowed:
         raise BackendError(
-            f"the checkpoint in {folder} needs about {needed / 2**30:.1f} GiB on {where}, {free / 2**30:.1f} are free.",
-            hint="Use a smaller checkpoint, vlm_4bit on CUDA, or a server (--profile served).",
+            f"the checkpoint in {folder} needs about {needed / 2**30:.1f} GiB on {where}, {allowed / 2**30:.1f} GiB are"
+            " free or allowed.",
+            hint="Raise vlm_memory if it is set, use a smaller checkpoint, vlm_4bit on CUDA, or a server (--profile"
+            " served).",
         )
-
-
-def _free_bytes(where: str) -> int | None:
-    if where == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        info = Path("/proc/meminfo").read_text(encoding="ascii")
-        return 1024 * int(next(line.split()[1] for line in info.splitlines() if line.startswith("MemAvailable")))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _no_memory(folder: Path, where: str) -> BackendError:
@@ -226,20 +239,78 @@ def _bound_pictures(processor: Any, min_pixels: int | None, max_pixels: int | No
     processor.image_processor.size = type(processor.image_processor.size)(**size)
 
 
-_LOADED: dict[tuple[object, ...], Checkpoint] = {}
-_LOADING = threading.Lock()
+@dataclass(eq=False)
+class _Shared:
+    """A checkpoint that several use.
+
+    Attributes:
+        checkpoint: it.
+        users: how many have not let go of it.
+    """
+
+    checkpoint: Checkpoint
+    users: int = 0
+
+
+_LOADED: dict[tuple[object, ...], _Shared] = {}
+_LOADING = threading.RLock()
+_KEEPERS: list[object] = []
 
 
 def shared_checkpoint(folder: Path, **options: Any) -> Checkpoint:
-    """The same checkpoint for everybody in this process: the weights are in memory once.
+    """The same checkpoint for everybody in this process: the weights are in memory once, and so is what bounds them.
 
     Args:
         folder: see `load_checkpoint`.
         options: see `load_checkpoint`.
+
+    Returns:
+        It; `release` it when done.
     """
     key = (folder.resolve(), *sorted(options.items()))
     with _LOADING:
         if key not in _LOADED:
-            _LOADED.clear()  # one model at a time: two of them are what memory limits are for
-            _LOADED[key] = load_checkpoint(folder, **options)
-        return _LOADED[key]
+            _free_unused()  # two models are what memory limits are for
+            _LOADED[key] = _Shared(load_checkpoint(folder, **options))
+        _LOADED[key].users += 1
+        return _LOADED[key].checkpoint
+
+
+def release(checkpoint: Checkpoint) -> None:
+    """Let go of a shared checkpoint, once for each time it was asked for; the last one frees the weights.
+
+    Args:
+        checkpoint: of `shared_checkpoint`; any other one is left alone.
+    """
+    with _LOADING:
+        for shared in _LOADED.values():
+            if shared.checkpoint is checkpoint and shared.users > 0:
+                shared.users -= 1
+        if not _KEEPERS:
+            _free_unused()
+
+
+@contextmanager
+def kept_loaded() -> Iterator[None]:
+    """Keep what is loaded, used or not, until the end of this: the next session need not read the weights again."""
+    mark = object()
+    _KEEPERS.append(mark)
+    try:
+        yield
+    finally:
+        with _LOADING:
+            _KEEPERS.remove(mark)
+            if not _KEEPERS:
+                _free_unused()
+
+
+def _free_unused() -> None:
+    idle = [key for key, shared in _LOADED.items() if shared.users == 0]
+    for key in idle:
+        _LOADED.pop(key).checkpoint.features.clear()
+    if idle:
+        gc.collect()  # modules hold one another
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

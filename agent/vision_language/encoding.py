@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image
 from ..artifacts import reference_of
 from ..errors import BackendError
 from .checkpoint import Checkpoint
+from .fitting import one_picture_less
 from .messages import Message, Picture, Slot, SlotName
 from .tool_text import ToolCall, ToolDescription, native_description
 
@@ -41,6 +41,7 @@ class Encoded:
         slots: where the vectors of each slot go.
         filled: vectors (length, d) that came with the slots.
         features: merged features (n_i, d) of each picture.
+        left_out: labels of pictures that did not fit.
     """
 
     input_ids: torch.Tensor
@@ -50,6 +51,12 @@ class Encoded:
     slots: Mapping[SlotName, range]
     filled: Mapping[SlotName, torch.Tensor]
     features: tuple[torch.Tensor, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> dict[str, list[str]]:
+        """For ``usage``: what was left out; nothing when nothing was."""
+        return {"left_out": list(self.left_out)} if self.left_out else {}
 
     @property
     def length(self) -> int:
@@ -66,7 +73,6 @@ class Encoder:
     """
 
     checkpoint: Checkpoint
-    _features: OrderedDict[str, tuple[torch.Tensor, tuple[int, int, int]]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         tokenizer = self.checkpoint.processor.tokenizer
@@ -96,7 +102,13 @@ class Encoder:
         return all(name in text for name in names)
 
     def encode(
-        self, messages: Sequence[Message], *, answer: str | None = None, tools: Sequence[ToolDescription] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        answer: str | None = None,
+        tools: Sequence[ToolDescription] = (),
+        room: int = 0,
+        at_once: int = 1,
     ) -> Encoded:
         """Encode a conversation up to the place where the model begins to answer.
 
@@ -104,23 +116,29 @@ class Encoder:
             messages: the conversation.
             answer: teacher text that follows the prompt, as in training; None for none.
             tools: that the model is told of by its chat template.
+            room: tokens of the answer that is to follow.
+            at_once: prompts that are read side by side.
 
         Raises:
-            BackendError: a slot cannot be placed, or the prompt is longer than the model's context.
+            BackendError: a slot cannot be placed, or the prompt is longer than the model's context, the memory or the
+                settings allow, also without the pictures that can be spared.
         """
-        looked = [self._look(picture) for message in messages for picture in message.pictures]
-        slots = [part for message in messages for part in message.parts if isinstance(part, Slot) and part.length]
-        text = self._expanded(self._rendered(messages, tools), [grid for _, grid in looked]) + (answer or "")
-        tokenizer = self.checkpoint.processor.tokenizer
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids.to(self.checkpoint.device)
-        limit = int(self.checkpoint.model.config.get_text_config().max_position_embeddings)
-        if ids.shape[1] >= limit:
-            raise BackendError(
-                f"the prompt has {ids.shape[1]} tokens, the model reads {limit}.",
-                hint="Set fewer documents or a smaller vlm_max_pixels.",
-            )
+        limit, whose = self._limit(room, at_once)
+        kept, left_out = tuple(messages), list[str]()
+        ids = self._ids(kept, answer or "", tools)
+        while len(pictures := [p for m in kept for p in m.pictures]) > self.checkpoint.bounds.pictures or (
+            ids.shape[1] > limit
+        ):
+            fewer = one_picture_less(kept)
+            if fewer is None:
+                raise _too_long(len(pictures), self.checkpoint.bounds.pictures, ids.shape[1], limit, whose)
+            kept, label = fewer
+            left_out.append(label)
+            ids = self._ids(kept, answer or "", tools)
+        looked = [self._look(picture) for picture in pictures]
+        slots = [part for message in kept for part in message.parts if isinstance(part, Slot) and part.length]
         places = self._slot_places(ids, slots)
-        pictures = self._picture_places(ids, [features for features, _ in looked])
+        where = self._picture_places(ids, [features for features, _ in looked])
         grids = tuple((grid[1] // self.merge, grid[2] // self.merge) for _, grid in looked)
         filled = {
             slot.name: torch.from_numpy(slot.vectors).to(self.checkpoint.device)
@@ -128,7 +146,8 @@ class Encoder:
             if slot.vectors is not None
         }
         positions = self._positions(ids, [grid for _, grid in looked])
-        return Encoded(ids, positions, pictures, grids, places, filled, tuple(features for features, _ in looked))
+        features = tuple(features for features, _ in looked)
+        return Encoded(ids, positions, where, grids, places, filled, features, tuple(left_out))
 
     def embeddings(self, encoded: Encoded, fills: Mapping[SlotName, torch.Tensor] | None = None) -> torch.Tensor:
         """Input embeddings (1, n, d) with picture features and slot vectors in their places.
@@ -188,12 +207,34 @@ class Encoder:
             )
         return self.slot_token * slot.length
 
-    def _expanded(self, text: str, grids: Sequence[tuple[int, int, int]]) -> str:
+    def _limit(self, room: int, at_once: int) -> tuple[int, str]:
+        """Tokens that a prompt may have, and who says so."""
+        bounds = self.checkpoint.bounds
+        context = int(self.checkpoint.model.config.get_text_config().max_position_embeddings)
+        limits = [
+            (context - 1, f"the model reads {context}"),
+            (bounds.prompt, f"vlm_max_prompt allows {bounds.prompt}"),
+        ]
+        fitting = bounds.fitting_tokens(room, at_once)
+        if fitting is not None:
+            limits.append((fitting, f"{fitting} fit into the memory"))
+        return min(limits, key=lambda one: one[0])
+
+    def _ids(self, messages: Sequence[Message], answer: str, tools: Sequence[ToolDescription]) -> torch.Tensor:
+        """Token ids (1, n) of a prompt, each picture as many places as it takes."""
+        shapes = [picture.rgb.shape for message in messages for picture in message.pictures]
+        patches = self.checkpoint.processor.image_processor.get_number_of_image_patches
+        counts = [int(patches(shape[0], shape[1], {})) // self.merge**2 for shape in shapes]
+        text = self._expanded(self._rendered(messages, tools), counts) + answer
+        tokenizer = self.checkpoint.processor.tokenizer
+        ids: torch.Tensor = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        return ids.to(self.checkpoint.device)
+
+    def _expanded(self, text: str, counts: Sequence[int]) -> str:
         """One placeholder for each merged feature of each picture."""
         pieces = text.split(self.image_token)
-        if len(pieces) != len(grids) + 1:
+        if len(pieces) != len(counts) + 1:
             raise BackendError("the chat template of this checkpoint does not place the pictures.")
-        counts = [t * h * w // self.merge**2 for t, h, w in grids]
         return pieces[0] + "".join(self.image_token * n + piece for n, piece in zip(counts, pieces[1:], strict=True))
 
     def _slot_places(self, ids: torch.Tensor, slots: Sequence[Slot]) -> dict[SlotName, range]:
@@ -231,9 +272,10 @@ class Encoder:
     def _look(self, picture: Picture) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Merged features (n, d) of a picture and its patch grid (t, h, w); a picture is looked at once."""
         key = reference_of(picture.rgb)
-        if key in self._features:
-            self._features.move_to_end(key)
-            return self._features[key]
+        kept = self.checkpoint.features
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]  # type: ignore[no-any-return]
         model, processor = self.checkpoint.model, self.checkpoint.processor
         seen = processor.image_processor(images=[Image.fromarray(picture.rgb)], return_tensors="pt")
         grid = tuple(int(side) for side in seen["image_grid_thw"][0])
@@ -242,10 +284,11 @@ class Encoder:
             found = model.get_image_features(pixels, seen["image_grid_thw"].to(self.checkpoint.device))
         features = getattr(found, "pooler_output", found)
         merged = torch.cat(list(features)) if isinstance(features, list | tuple) else features
-        while len(self._features) >= KEPT_PICTURES:
-            self._features.popitem(last=False)
-        self._features[key] = (merged, (grid[0], grid[1], grid[2]))
-        return self._features[key]
+        kept[key] = (merged, (grid[0], grid[1], grid[2]))
+        limit = self.checkpoint.bounds.kept_bytes
+        while len(kept) > 1 and (len(kept) > KEPT_PICTURES or 0 < limit < sum(_bytes(one) for one, _ in kept.values())):
+            kept.popitem(last=False)
+        return kept[key]  # type: ignore[no-any-return]
 
 
 MARKS = re.compile(r"<(?=\||/?tool_)")
@@ -255,6 +298,22 @@ MARKS = re.compile(r"<(?=\||/?tool_)")
 def plain(text: str) -> str:
     """Text that cannot pretend to be a turn, a picture, a slot, a tool's call or its result."""
     return MARKS.sub("< ", text)
+
+
+def _too_long(pictures: int, most: int, tokens: int, limit: int, whose: str) -> BackendError:
+    """Which bound was met when nothing more can be spared."""
+    if tokens > limit:
+        return BackendError(
+            f"the prompt has {tokens} tokens, {whose}.",
+            hint="Set fewer documents, a smaller vlm_max_pixels, or raise vlm_memory or vlm_max_prompt.",
+        )
+    return BackendError(
+        f"the question has {pictures} pictures, vlm_max_pictures allows {most}.", hint="Raise vlm_max_pictures."
+    )
+
+
+def _bytes(features: torch.Tensor) -> int:
+    return int(features.numel() * features.element_size())
 
 
 def _native_call(call: ToolCall) -> dict[str, Any]:

@@ -30,6 +30,9 @@ def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
         min_pixels=settings.vlm_min_pixels,
         max_pixels=settings.vlm_max_pixels,
         adapter=settings.vlm_adapter,
+        memory=settings.vlm_memory,
+        max_pictures=settings.vlm_max_pictures,
+        max_prompt=settings.vlm_max_prompt,
     )
     from .qwen import QwenModel  # imports torch, whose absence the checkpoint has named by now
 
@@ -47,7 +50,7 @@ MODELS: dict[str, Callable[[LoadedSettings], VisionLanguageModel]] = {"qwen_vl":
 
 
 def load_model(loaded: LoadedSettings, name: str | None = None) -> VisionLanguageModel:
-    """Load a model; the weights of a local one are in memory once, however often this is called.
+    """Load a model; the weights of a local one are in memory once, however often this is called, until all closed it.
 
     Args:
         loaded: the settings.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 
 from ..errors import BackendError
 from .base import Generated, LetterAnswer, OnText
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, release
 from .decoding import Decoder, Prefix, letter_probabilities, prefill
 from .encoding import Encoded, Encoder
 from .grammar import Grammars
@@ -39,7 +38,14 @@ class QwenModel:
         self.checkpoint = checkpoint
         self.encoder = Encoder(checkpoint)
         self.decoder = Decoder(checkpoint.model, checkpoint.processor.tokenizer)
-        self.lock = threading.RLock()
+        self.lock = checkpoint.lock
+        self._closed = False
+
+    def close(self) -> None:
+        """Let go of the weights; when nobody uses them any more they are freed. The model is of no use then."""
+        if not self._closed:
+            self._closed = True
+            release(self.checkpoint)
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -73,9 +79,10 @@ class QwenModel:
     ) -> Generated:
         """Answer in words; see `VisionLanguageModel.generate`."""
         with self.lock, out_of_memory(self.checkpoint.device):
-            prefix = self.prefix(self.encoder.encode(messages))
+            encoded = self.encoder.encode(messages, room=max_tokens)
+            prefix = self.prefix(encoded)
             matcher = None if schema is None else self.grammars.matcher(schema)
-            return self.decoder.decode(
+            said = self.decoder.decode(
                 prefix,
                 max_tokens=max_tokens,
                 mask=None if matcher is None else matcher.mask,
@@ -84,6 +91,7 @@ class QwenModel:
                 seed=seed,
                 on_text=on_text,
             )
+            return replace(said, usage={**said.usage, **encoded.told})
 
     def takes_tools(self) -> bool:
         """Whether the checkpoint's chat template has places for tools, calls and results; see `CallsTools`."""
@@ -94,17 +102,19 @@ class QwenModel:
     ) -> Generated:
         """Answer in words or by calls, which stand in the text as well; see `CallsTools.generate_with_tools`."""
         with self.lock, out_of_memory(self.checkpoint.device):
-            prefix = self.prefix(self.encoder.encode(messages, tools=tools))
-            said = self.decoder.decode(prefix, max_tokens=max_tokens)
-            return replace(said, calls=parse_tool_calls(said.text))
+            encoded = self.encoder.encode(messages, tools=tools, room=max_tokens)
+            said = self.decoder.decode(self.prefix(encoded), max_tokens=max_tokens)
+            usage = {**said.usage, **encoded.told}
+            return replace(said, calls=parse_tool_calls(said.text), usage=usage)
 
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """Answer with a letter; see `VisionLanguageModel.choose`."""
         with self.lock, out_of_memory(self.checkpoint.device):
-            prefix = self.prefix(self.encoder.encode(messages))
+            encoded = self.encoder.encode(messages)
+            prefix = self.prefix(encoded)
             probabilities, mass = letter_probabilities(prefix.logits, letters, self.letter_ids(letters))
             letter = max(letters, key=lambda one: probabilities[one])
-            usage = {"prompt_tokens": prefix.length, "completion_tokens": 1}
+            usage = {"prompt_tokens": prefix.length, "completion_tokens": 1, **encoded.told}
             said = self.decoder.name(int(prefix.logits.argmax()))
             return LetterAnswer(letter, probabilities, mass, said.strip(), usage)
 

@@ -109,3 +109,12 @@ def test_weights_that_are_absent_are_said_before_the_first_picture(plant: Plant,
         pytest.raises(WeightsError, match=r"no Qwen2\.5-VL checkpoint"),
     ):
         inspector.prepare("plate")
+
+
+def test_pictures_that_had_no_room_are_named_in_the_report(plant: Plant, checkpoint: Path) -> None:
+    with Inspector(loaded(plant, checkpoint, vlm_max_pictures=1)) as inspector:
+        report = inspector.inspect(plant.square, product="plate")
+        assert [line for line in report.provenance["problems"] if "was not shown: crop R1, reference" in line]
+        reasoner = inspector.deps.reasoner
+    assert "reasoner" not in inspector.deps.__dict__  # let go of with the session
+    assert isinstance(reasoner, ModelReasoner)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from pydantic import BaseModel
 from transformers import GenerationConfig
 
 from flawscope.agent.errors import BackendError, ConfigError, WeightsError
-from flawscope.agent.vision_language import Message, Picture, Slot
+from flawscope.agent.vision_language import Message, Picture, Slot, memory
 from flawscope.agent.vision_language import checkpoint as loading
 from flawscope.agent.vision_language.batching import choose_many, generate_many
 from flawscope.agent.vision_language.checkpoint import load_checkpoint, shared_checkpoint
@@ -217,8 +219,119 @@ def test_a_prompt_beyond_the_context_is_named(model: QwenModel) -> None:
         model.choose([Message("user", ("defect " * 20000,))], ("A", "B"))
 
 
-def test_the_same_folder_is_loaded_once(checkpoint: Path) -> None:
-    assert shared_checkpoint(checkpoint, device="cpu") is shared_checkpoint(checkpoint, device="cpu")
+def test_the_same_folder_is_loaded_once_and_freed_by_the_last_user(checkpoint: Path) -> None:
+    one, two = (QwenModel(shared_checkpoint(checkpoint, device="cpu")) for _ in range(2))
+    assert one.checkpoint is two.checkpoint
+    assert one.lock is two.lock
+    kept = weakref.ref(one.checkpoint.model)
+    one.encoder.encode(question(picture(1)))
+    assert len(two.checkpoint.features) == 1
+    with loading.kept_loaded():
+        one.close()
+        one.close()  # once counts
+        assert loading._LOADED
+        two.close()
+        del one, two
+        assert kept() is not None  # the next session need not read it again
+    gc.collect()
+    assert not loading._LOADED
+    assert kept() is None
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_token_costs_is_what_its_keys_and_values_take(model: QwenModel) -> None:
+    encoded = model.encoder.encode(question(picture(1)))
+    prefix = model.prefix(encoded)
+    kept = sum(half.numel() * half.element_size() for layer in prefix.layers for half in layer)
+    cost = model.checkpoint.bounds.cost
+    assert cost is not None
+    assert kept == cost.kept * encoded.length
+
+
+def bounded(folder: Path, **options: Any) -> QwenModel:
+    return QwenModel(load_checkpoint(folder, device="cpu", **options))
+
+
+def test_memory_is_bytes_or_a_share_and_never_more_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "memory_of", lambda where: (600, 1000))
+    assert [memory.allowed_bytes(asked, "cpu") for asked in (None, 0.5, 1.0, 300.0, 900.0)] == [600, 500, 600, 300, 600]
+    monkeypatch.setattr(memory, "memory_of", lambda where: (None, None))
+    assert [memory.allowed_bytes(asked, "cpu") for asked in (None, 0.5, 300.0)] == [None, None, 300]
+
+
+def test_less_memory_than_the_weights_need_is_refused_and_named(checkpoint: Path) -> None:
+    with pytest.raises(BackendError, match="GiB are free or allowed") as raised:
+        bounded(checkpoint, memory=200_000.0)
+    assert "vlm_memory" in str(raised.value.hint)
+
+
+def shown_parts() -> list[Message]:
+    pictures = [Picture(picture(i, 400, 400).rgb, label) for i, label in enumerate(LABELS)]
+    return [Message("user", (*pictures, "A or B?"))]
+
+
+LABELS = ("reference", "query", "overlay", "crop R1", "crop R2")
+
+
+@pytest.mark.parametrize(
+    ("most", "gone"), [(5, ()), (3, ("overlay", "crop R2")), (2, ("overlay", "crop R2", "crop R1"))]
+)
+def test_pictures_beyond_the_bound_are_left_out_and_that_is_said(
+    checkpoint: Path, most: int, gone: tuple[str, ...]
+) -> None:
+    model = bounded(checkpoint, max_pictures=most)
+    encoded = model.encoder.encode(shown_parts())
+    assert (len(encoded.pictures), encoded.left_out) == (min(most, 5), gone)
+    text = model.checkpoint.processor.tokenizer.decode(encoded.input_ids[0])
+    assert text.count("(picture left out)") == len(gone)
+    said = model.generate(shown_parts(), max_tokens=2)
+    assert said.usage.get("left_out", []) == list(gone)
+    assert model.choose(shown_parts(), ("A", "B")).usage.get("left_out", []) == list(gone)
+
+
+def test_the_part_itself_is_never_left_out(checkpoint: Path) -> None:
+    twice = [Message("user", (Picture(picture(1).rgb, "query"), Picture(picture(2).rgb, "query"), "A or B?"))]
+    with pytest.raises(BackendError, match="vlm_max_pictures allows 1"):
+        bounded(checkpoint, max_pictures=1).choose(twice, ("A", "B"))
+
+
+def test_a_prompt_that_does_not_fit_loses_pictures_and_then_is_refused(model: QwenModel, checkpoint: Path) -> None:
+    whole = model.encoder.encode(shown_parts()).length
+    fewer = bounded(checkpoint, max_prompt=whole - 1).encoder.encode(shown_parts())
+    assert fewer.left_out[0] == "overlay"
+    assert fewer.length < whole
+    with pytest.raises(BackendError, match="vlm_max_prompt allows 20"):
+        bounded(checkpoint, max_prompt=20).choose(shown_parts(), ("A", "B"))
+
+
+def test_memory_bounds_the_prompt_with_its_answer_and_those_beside_it(model: QwenModel, checkpoint: Path) -> None:
+    cost = model.checkpoint.bounds.cost
+    assert cost is not None
+    weights = sum(p.numel() * p.element_size() for p in model.checkpoint.model.parameters())
+    room = 2 * weights
+    bounds = bounded(checkpoint, memory=float(weights + room)).checkpoint.bounds
+    assert bounds.question_bytes == room
+    each = cost.kept + cost.passing
+    assert bounds.fitting_tokens(0) == (room - room // 8) // each
+    assert bounds.fitting_tokens(100, 2) == ((room - room // 8) // 2 - 100 * cost.kept) // each
+    limit = bounds.fitting_tokens(64)
+    assert limit is not None
+    assert limit < 16384
+    tight = bounded(checkpoint, memory=float(weights + room))
+    with pytest.raises(BackendError, match="fit into the memory"):
+        tight.generate([Message("user", ("defect " * 5000,))], max_tokens=64)
+
+
+def test_features_of_earlier_pictures_are_forgotten_when_they_outgrow_their_share(checkpoint: Path) -> None:
+    model = bounded(checkpoint)
+    one = model.encoder.encode(question(picture(1))).features[0]
+    object.__setattr__(model.checkpoint, "bounds", memory.Bounds(question_bytes=8 * 2 * one.numel() * 4 + 8))
+    model.checkpoint.features.clear()
+    for i in range(5):
+        model.encoder._look(picture(i))
+    assert len(model.checkpoint.features) == 2
 
 
 def test_pictures_are_bounded(checkpoint: Path) -> None:
@@ -271,7 +384,7 @@ def test_random_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_fit_is_refused_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_free_bytes", lambda where: 1000)
+    monkeypatch.setattr(memory, "memory_of", lambda where: (1000, 2000))
     with pytest.raises(BackendError, match="GiB on cpu"):
         load_checkpoint(checkpoint, device="cpu")
 
