@@ -25,6 +25,8 @@ LONGEST_WAIT_S = 60.0
 AWAY_AFTER = 4
 """Failures in a row from which on the destination is taken for away; one message that fails alone is not that many."""
 LONGEST_AWAY_S = 30.0
+LOOK_S = 5.0
+"""A person may have changed the outbox from another process: it is looked at so often."""
 GIVE_UP_S = 7 * 24 * 3600.0
 
 
@@ -133,11 +135,12 @@ class Delivery:
         return self._outbox.due(self._publisher.destination, time.time(), busy, free)
 
     def _pause_s(self, sending: Mapping[Future[Outcome], Message]) -> float | None:
-        """Until when nothing can be sent unless something happens; None for ever."""
+        """Until when nothing can be sent unless something happens; None until then."""
         if self._free(sending) <= 0:
             return None
         due = self._outbox.next_due(self._publisher.destination, {message.part for message in sending.values()})
-        return None if due is None else max(due - time.time(), self._away_until - time.monotonic(), 0.0)
+        pause = LOOK_S if due is None else max(due - time.time(), self._away_until - time.monotonic(), 0.0)
+        return min(pause, LOOK_S)
 
     def _settle(self, message: Message, outcome: Outcome) -> None:
         now, asked_s = time.time(), outcome.wait_s or 0.0

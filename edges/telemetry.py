@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..agent.errors import ConfigError, MissingExtraError
-from ..agent.schemas import InspectionReport
 from .outbox import Depth
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
 BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 LOOPBACK = "127.0.0.1"
-PARTS_OF = {"load": "see", "encode": "see"}
-"""Steps that the graph takes in one node."""
+EXPORT_TIMEOUT_S = 3
 
 
 @contextmanager
@@ -139,28 +137,18 @@ class StepSpan:
     note: str
 
 
-def step_spans(begun_ns: int, ended_ns: Mapping[str, list[int]], report: InspectionReport) -> list[StepSpan]:
-    """When each step of a report's trace ran.
+def step_spans(record: AuditRecord, begun_ns: int) -> list[StepSpan]:
+    """When each step of an inspection ran: one behind the other, as a worker takes them.
 
     Args:
+        record: its report's trace knows how long each step took.
         begun_ns: of the inspection.
-        ended_ns: when the graph's nodes ended, by name, in order.
-        report: its trace knows how long each step took.
     """
     spans: list[StepSpan] = []
-    turns: dict[str, int] = {}
-    seen_ns = begun_ns
-    for entry in report.trace:
-        turn = turns[entry.action] = turns.get(entry.action, -1) + 1
-        took_ns = round(entry.seconds * 1e9)
-        if entry.action in PARTS_OF:  # one behind the other from the beginning
-            start, end = seen_ns, seen_ns + took_ns
-            seen_ns = end
-        else:
-            ends = ended_ns.get(entry.action, [])
-            end = ends[turn] if turn < len(ends) else seen_ns + took_ns
-            start = max(begun_ns, end - took_ns)
-        spans.append(StepSpan(entry.action, start, end, entry.note))
+    for step in (record.report or {}).get("trace", ()):
+        ended_ns = begun_ns + round(step["seconds"] * 1e9)
+        spans.append(StepSpan(step["action"], begun_ns, ended_ns, step["note"]))
+        begun_ns = ended_ns
     return spans
 
 
@@ -181,42 +169,30 @@ class Traces:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a collector that is away is no news each second
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "flawscope"}))
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(timeout=3)))
+        self._provider = TracerProvider(resource=Resource.create({"service.name": "flawscope"}), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S)))
         self._tracer = self._provider.get_tracer("flawscope")
 
-    def follow(self, image: str, events: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Pass on what `Inspector.stream` tells, and make spans of it.
-
-        Args:
-            image: the picture's name.
-            events: of one inspection.
-        """
-        begun_ns = time.time_ns()
-        ended: dict[str, list[int]] = {}
-        for kind, payload in events:
-            if kind == "step":
-                ended.setdefault(payload, []).append(time.time_ns())
-            elif kind == "report":
-                self._emit(image, begun_ns, time.time_ns(), ended, payload)
-            yield kind, payload
-
-    def _emit(
-        self, image: str, begun_ns: int, ended_ns: int, ended: Mapping[str, list[int]], report: InspectionReport
-    ) -> None:
+    def inspected(self, record: AuditRecord) -> None:
+        """An inspection has just ended."""
         from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-        told: dict[str, str | float] = {"flawscope.image": image, "flawscope.verdict": report.verdict.value}
-        told |= {
-            f"flawscope.{name}": value
-            for name in ("product", "sha256", "image_score", "probability")
-            if (value := getattr(report, name)) is not None
+        ended_ns = time.time_ns()
+        begun_ns = ended_ns - round((record.timing.seconds or 0.0) * 1e9)
+        told: dict[str, str | float | None] = {
+            "flawscope.image": record.line.image,
+            "flawscope.record": record.id,
+            "flawscope.verdict": record.verdict.value,
+            "flawscope.product": record.line.product,
+            "flawscope.image_score": record.image_score,
+            "flawscope.probability": record.probability,
         }
-        whole = self._tracer.start_span("inspection", start_time=begun_ns, attributes=told)
-        if report.error is not None:
-            whole.set_status(Status(StatusCode.ERROR, report.error.code))
+        known = {name: value for name, value in told.items() if value is not None}
+        whole = self._tracer.start_span("inspection", start_time=begun_ns, attributes=known)
+        if record.error is not None:
+            whole.set_status(Status(StatusCode.ERROR, record.error.kind))
         inside = set_span_in_context(whole)
-        for step in step_spans(begun_ns, ended, report):
+        for step in step_spans(record, begun_ns):
             attributes = {"flawscope.note": step.note} if step.note else None
             span = self._tracer.start_span(step.name, inside, start_time=step.begun_ns, attributes=attributes)
             span.end(step.ended_ns)
