@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from flawscope.agent.errors import ConfigError, FlawscopeError, StorageError
-from flawscope.commands import audit, bench, inspection, kb, models, products, setup, train, watch
+from flawscope.commands import audit, bench, inspection, kb, models, products, review, setup, train, watch
 from flawscope.commands.shared import print_error
 
 EXIT_INTERRUPTED = 130
@@ -60,6 +60,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 app.add_typer(train.app, name="train")
 app.add_typer(kb.app, name="kb")
+app.add_typer(review.app, name="review")
 
 
 def _spread_references(arguments: list[str]) -> list[str]:

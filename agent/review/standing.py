@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from ...audits.records import AuditRecord
 from ..errors import StorageError
-from ..schemas import Frozen, Verdict
+from ..schemas import Verdict
+from .decisions import Decision
 from .items import ReviewItem, record_item_id
 from .journal import Entry, Journal
 
-MAX_NOTE = 500
-MAX_TYPE = 40
 PRODUCT = "product:"
-
-
-class Decision(Frozen):
-    """A person's word.
-
-    Attributes:
-        verdict: OK or NG.
-        defect_type: of an NG; None when not known.
-        note: their own words.
-        box: where, XYXY half-open in pixels of the original picture; None for where the machine saw it.
-    """
-
-    verdict: Literal[Verdict.OK, Verdict.NG]
-    defect_type: Annotated[str, Field(min_length=1, max_length=MAX_TYPE)] | None = None
-    note: Annotated[str, Field(max_length=MAX_NOTE)] = ""
-    box: tuple[int, int, int, int] | None = None
-
-    @model_validator(mode="after")
-    def _hangs_together(self) -> Decision:
-        if self.verdict is Verdict.OK and (self.defect_type is not None or self.box is not None):
-            raise ValueError("a part that is OK has no defect")
-        return self
 
 
 @dataclass(frozen=True)
@@ -119,20 +95,41 @@ def standings(journal: Journal) -> dict[str, Standing]:
         StorageError: the journal cannot be read.
     """
     found: dict[str, Standing] = {}
-    changes: dict[str, dict[int, list[str]]] = {}
+    of_products: dict[str, list[Entry]] = {}
     for entry in journal.entries():
-        if not entry.subject.startswith(PRODUCT):
+        if entry.subject.startswith(PRODUCT):
+            of_products.setdefault(entry.subject, []).append(entry)
+        else:
             found[entry.subject] = follow(found.get(entry.subject, Standing(entry.subject)), entry)
-        elif entry.kind == "applying":
-            numbered = changes.setdefault(entry.subject, {})
-            numbered[int(entry.data["number"])] = [str(part["id"]) for part in entry.data["parts"]]
-        elif entry.kind == "reverted":
-            changes[entry.subject].pop(int(entry.data["number"]))
-    for numbered in changes.values():
-        for number, ids in numbered.items():
-            for name in ids:
-                found[name] = replace(found[name], applied=number)
+    for entries in of_products.values():
+        for name, number in _applied(entries).items():
+            found[name] = replace(found[name], applied=number)
     return found
+
+
+def standing_of(journal: Journal, name: str) -> Standing:
+    """Where one item stands.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    standing = Standing(name)
+    for entry in journal.entries(name):
+        standing = follow(standing, entry)
+    if standing.item is None or standing.item.product is None:
+        return standing
+    return replace(standing, applied=_applied(journal.entries(PRODUCT + standing.item.product)).get(name))
+
+
+def _applied(entries: Iterable[Entry]) -> dict[str, int]:
+    """Items that a product has learnt from and not forgotten, with the number of the change."""
+    changes: dict[int, list[str]] = {}
+    for entry in entries:
+        if entry.kind == "applying":
+            changes[int(entry.data["number"])] = [str(part["id"]) for part in entry.data["parts"]]
+        elif entry.kind == "reverted":
+            changes.pop(int(entry.data["number"]), None)
+    return {name: number for number, names in changes.items() for name in names}
 
 
 @dataclass(frozen=True)
