@@ -144,11 +144,11 @@ def settle(
     stale: set[int] = set()
     hashes: dict[str, str | None] = {}
     for number, (head, _) in enumerate(read_heads(path)):
-        job = next((j for j in alike.get(identity_of(head.line, 0), ()) if _holds(head, j, bases, hashes)), None)
-        if job is None or job.identity in kept or (retry and head.error is not None):
+        same = [job for job in alike.get(identity_of(head.line, 0), ()) if _holds(head, job, bases, hashes)]
+        if not same or same[0].identity in kept or (retry and head.error is not None):
             stale.add(number)
             continue
-        kept.add(job.identity)
+        kept.add(same[0].identity)
         summary.kept += 1
         summary.count(head.verdict, head.error)
     if stale:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..agent.errors import ConfigError
+from ..agent.errors import ConfigError, StorageError
 from ..agent.home import storage_errors, write_json_atomically
 from ..agent.settings import SECRETS, LoadedSettings
 from ..graphs.report import own_version
@@ -138,6 +138,8 @@ class _InOrder:
         begun = time.monotonic()
         self._flush(begun)
         for index, done in results:
+            if done.error is not None and done.error.kind == StorageError.code:
+                raise StorageError(done.error.message)  # a full disk is no property of the picture
             self._held[index] = done
             self._flush(begun)
 
