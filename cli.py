@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from flawscope.agent.errors import ConfigError, FlawscopeError, StorageError
-from flawscope.commands import audit, bench, inspection, kb, models, products, review, setup, train, watch
+from flawscope.commands import audit, bench, inspection, kb, mcp, models, products, review, setup, train, watch
 from flawscope.commands.shared import print_error
 
 EXIT_INTERRUPTED = 130
@@ -51,6 +51,7 @@ app.command()(inspection.inspect)
 app.command()(inspection.chat)
 app.command()(products.enroll)
 app.command()(setup.doctor)
+app.command()(mcp.mcp)
 app.command()(watch.watch)
 app.add_typer(watch.outbox_app, name="outbox")
 app.add_typer(products.app, name="products")
