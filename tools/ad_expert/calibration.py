@@ -105,7 +105,8 @@ class Calibration:
         threshold, basis = conformal_threshold(references, false_alarm)
         p_value = (1 + int((references >= score).sum())) / (count + 1)
         alarming = score >= threshold
-        contradicting = tuple(v for v in view_scores if self._alarms_alone(v, view_scores[v], false_alarm) != alarming)
+        views = view_scores if len(view_scores) > 1 else ()  # one view alone says what all views say
+        contradicting = tuple(v for v in views if self._alarms_alone(v, view_scores[v], false_alarm) != alarming)
         return Decision(score, threshold, probability_of_defect(score, threshold), p_value, basis, contradicting)
 
     def _alarms_alone(self, view: str, score: float, false_alarm: float) -> bool:

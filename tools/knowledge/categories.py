@@ -125,7 +125,8 @@ def category_knowledge(
         types: posteriors of defect types by name, to choose the defects; empty when nothing was compared.
         seed: any text; it shuffles the defects that have no posterior, since models favour what comes first.
     """
-    pages = [page.established for page in documents]
+    named = {name for name, _ in choice.candidates}
+    pages = [page.established for page in documents if page.product in named]
     parts, used = [], []
     for name, share in choice.candidates:
         own = [page for page in pages if page.product == name]
