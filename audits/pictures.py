@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from ..agent.home import storage_errors
 from ..agent.schemas import InspectionReport
-from ..tools.overlay import VERDICT_COLOURS, colour_map, heat, tinted
+from ..tools.overlay import MAX_OPACITY, VERDICT_COLOURS, colour_map, heat
 from .records import Picture
 
 FOLDER = "pictures"
@@ -56,9 +56,10 @@ def write_pictures(
     overlay = image
     if anomaly_map is not None:
         small = Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        value = heat(np.asarray(small, np.float32), pixel_threshold)
-        overlay = Image.fromarray(np.clip(tinted(np.asarray(image), value), 0, 255).astype(np.uint8))
-        drawn["map"] = Image.fromarray(np.where((value > 0)[..., None], colour_map(value), np.uint8(0)))
+        levels = Image.fromarray((255.0 * heat(np.asarray(small, np.float32), pixel_threshold)).astype(np.uint8))
+        drawn["map"] = levels.copy()
+        drawn["map"].putpalette(_palette())
+        overlay = Image.composite(drawn["map"].convert("RGB"), image, levels.point(_opacity()))
     sx, sy = (float(side) for side in report.provenance["picture"]["scale"])
     drawn["overlay"] = _with_boxes(overlay, report, sx * size[0] / width, sy * size[1] / height)
     drawn["thumbnail"] = drawn["overlay"].copy()
@@ -67,6 +68,20 @@ def write_pictures(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return {kind: _write(drawn[kind], folder, f"{record_id}-{kind}", out) for kind in sorted(drawn)}
+
+
+@cache
+def _palette() -> bytes:
+    """RGB of the 256 levels of a map; what good parts show is black."""
+    colours = colour_map(np.linspace(0.0, 1.0, 256, dtype=np.float32))
+    colours[0] = 0
+    return colours.tobytes()
+
+
+@cache
+def _opacity() -> list[int]:
+    """Of the 256 levels, 0 to 255, as overlays have it."""
+    return [round(255 * MAX_OPACITY * (level / 255) ** 0.5) for level in range(256)]
 
 
 def _with_boxes(picture: Image.Image, report: InspectionReport, sx: float, sy: float) -> Image.Image:
@@ -81,18 +96,14 @@ def _with_boxes(picture: Image.Image, report: InspectionReport, sx: float, sy: f
 
 
 def _write(picture: Image.Image, folder: Path, stem: str, out: Path) -> str:
-    """A whole file or none; nobody waits until the disk has it, as the record is the truth and this can be redrawn."""
-    name = stem + (".png" if stem.endswith("map") else ".jpg")
-    temporary = folder / f".{name}.{os.getpid()}"
-    try:
-        if stem.endswith("map"):
-            picture.save(temporary, format="PNG", compress_level=1)
-        else:
-            picture.save(temporary, format="JPEG", quality=QUALITY)
-        temporary.replace(folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return (folder / name).relative_to(out).as_posix()
+    """Written in place: the record that names it follows only then, and a run that was killed writes it again."""
+    if stem.endswith("map"):
+        path = folder / f"{stem}.png"
+        picture.save(path, format="PNG", compress_level=1)
+    else:
+        path = folder / f"{stem}.jpg"
+        picture.save(path, format="JPEG", quality=QUALITY)
+    return path.relative_to(out).as_posix()
 
 
 def drawn_map(
