@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import BaseModel
 
-from .base import Generated, LetterAnswer, TokenScore
-from .decoding import AnswerText, letter_probabilities, pick, score
+from .base import Generated, LetterAnswer
+from .decoding import letter_probabilities
 from .encoding import Encoded
 from .messages import Message
 from .qwen import QwenModel, out_of_memory
@@ -31,7 +32,7 @@ def choose_many(
         for row, one, options in zip(logits, encoded, letters, strict=True):
             probabilities, mass = letter_probabilities(row, options, model.letter_ids(options))
             letter = max(options, key=lambda option: probabilities[option])
-            usage = {"prompt_tokens": one.length, "completion_tokens": 1}
+            usage = {"prompt_tokens": one.length, "completion_tokens": 1, **one.told}
             said = model.decoder.name(int(row.argmax())).strip()
             answers.append(LetterAnswer(letter, probabilities, mass, said, usage))
         return answers
@@ -55,45 +56,9 @@ def generate_many(
     with model.lock, out_of_memory(model.checkpoint.device):
         many = len(conversations)
         encoded = [model.encoder.encode(messages, room=max_tokens, at_once=many) for messages in conversations]
-        batch, decoder = _Batch(model, encoded), model.decoder
         matchers = [None if schema is None else model.grammars.matcher(schema) for _ in encoded]
-        texts = [AnswerText(model.checkpoint.processor.tokenizer) for _ in encoded]
-        scores: list[list[TokenScore]] = [[] for _ in encoded]
-        reasons = ["length"] * len(encoded)
-        growing = set(range(len(encoded)))
-        greedy = torch.Generator()
-        for _ in range(max_tokens):
-            chosen = [int(decoder.pad)] * len(encoded)
-            for row in sorted(growing):
-                logits, matcher = batch.logits[row], matchers[row]
-                allowed = logits.clone()
-                if matcher is not None:
-                    matcher.mask(allowed)
-                token = pick(allowed, 0.0, greedy)
-                if token in decoder.ends:
-                    reasons[row] = "stop"
-                    growing.discard(row)
-                    continue
-                chosen[row] = token
-                found = score(logits, token, decoder.name)
-                piece = texts[row].add(token)
-                scores[row].append(TokenScore(piece, found.logprob, found.entropy, found.top))
-                if matcher is not None and matcher.accept(token):
-                    reasons[row] = "stop"
-                    growing.discard(row)
-            if not growing:
-                break
-            batch.step(chosen)
-        return [
-            Generated(
-                text.whole,
-                tuple(found),
-                reason,
-                {"prompt_tokens": one.length, "completion_tokens": len(found)},
-                decoder.vocabulary,
-            )
-            for text, found, reason, one in zip(texts, scores, reasons, encoded, strict=True)
-        ]
+        said = model.decoder.decode_rows(_Batch(model, encoded), max_tokens=max_tokens, matchers=matchers)
+        return [replace(one, usage={**one.usage, **prompt.told}) for one, prompt in zip(said, encoded, strict=True)]
 
 
 class _Batch:
@@ -101,9 +66,11 @@ class _Batch:
 
     Attributes:
         logits: float32 (B, V), raw, of each row's next token.
+        lengths: of the prompts, in tokens, without what pads them.
     """
 
     def __init__(self, model: QwenModel, encoded: Sequence[Encoded]) -> None:
+        self.lengths: Sequence[int] = tuple(one.length for one in encoded)
         self._model = model.checkpoint.model
         embeds = [model.encoder.embeddings(one) for one in encoded]
         longest = max(one.length for one in encoded)

@@ -7,18 +7,16 @@ look certain.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 
 from .base import Generated, OnText, TokenScore
+from .grammar import Matcher
 
 TOP = 20
 """Alternatives kept for each token, as many as common servers give."""
-
-Mask = Callable[[torch.Tensor], None]
-"""Sets the logits (V,) of tokens that the grammar forbids to minus infinity, in place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +115,69 @@ def _entropy(logp: torch.Tensor) -> float:
     return max(0.0, float(-(p * torch.where(p > 0, logp, torch.zeros_like(logp))).sum()))
 
 
+class Rows(Protocol):
+    """Prompts side by side whose answers grow together.
+
+    Attributes:
+        logits: float32 (B, V), raw, of each row's next token.
+        lengths: of the prompts, in tokens.
+    """
+
+    logits: torch.Tensor
+    lengths: Sequence[int]
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """One more token for each row."""
+        ...
+
+
+class _OneRow:
+    """A computed prompt alone."""
+
+    def __init__(self, model: Any, prefix: Prefix) -> None:
+        self.logits = prefix.logits[None]
+        self.lengths: Sequence[int] = (prefix.length,)
+        self._model, self._cache, self._position = model, prefix.cache(), prefix.next_position
+        self._seen = prefix.length
+
+    def step(self, tokens: Sequence[int]) -> None:
+        device = self.logits.device
+        self._seen += 1
+        with torch.no_grad():
+            out = self._model(
+                inputs_embeds=self._model.get_input_embeddings()(torch.tensor([list(tokens)], device=device)),
+                attention_mask=torch.ones((1, self._seen), dtype=torch.long, device=device),
+                position_ids=torch.full((3, 1, 1), self._position, device=device),
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        self._cache, self._position = out.past_key_values, self._position + 1
+        self.logits = out.logits[:, -1].float()
+
+
+@dataclass(eq=False)
+class _Growing:
+    """An answer while it grows.
+
+    Attributes:
+        text: so far.
+        matcher: the grammar; None without one.
+        scores: of its tokens.
+        reason: why it ended, or would if it were cut now.
+        done: whether it has ended.
+    """
+
+    text: AnswerText
+    matcher: Matcher | None
+    scores: list[TokenScore] = field(default_factory=list)
+    reason: str = "length"
+    done: bool = False
+
+    def end(self) -> None:
+        """It ended of itself."""
+        self.reason, self.done = "stop", True
+
+
 class Decoder:
     """Greedy or sampled decoding for one checkpoint.
 
@@ -138,8 +199,7 @@ class Decoder:
         prefix: Prefix,
         *,
         max_tokens: int,
-        mask: Mask | None = None,
-        accept: Callable[[int], bool] | None = None,
+        matcher: Matcher | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         on_text: OnText | None = None,
@@ -149,44 +209,80 @@ class Decoder:
         Args:
             prefix: the prompt.
             max_tokens: of the answer, at most.
-            mask: forbids tokens; the scores are those without it.
-            accept: told each chosen token; True when the grammar is complete.
+            matcher: the grammar; the scores are those without it. None without one.
             temperature: 0 for the likeliest token.
             seed: of the sampling.
             on_text: sees the answer grow.
         """
+        row = _OneRow(self.model, prefix)
+        options: dict[str, Any] = {"temperature": temperature, "seed": seed, "on_text": on_text}
+        return self.decode_rows(row, max_tokens=max_tokens, matchers=[matcher], **options)[0]
+
+    def decode_rows(
+        self,
+        rows: Rows,
+        *,
+        max_tokens: int,
+        matchers: Sequence[Matcher | None],
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: OnText | None = None,
+    ) -> list[Generated]:
+        """Answer behind several prompts at once.
+
+        Args:
+            rows: the prompts.
+            max_tokens: of each answer, at most.
+            matchers: a grammar for each, or None.
+            temperature: 0 for the likeliest token.
+            seed: of the sampling.
+            on_text: sees the first answer grow.
+        """
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        cache, logits, position = prefix.cache(), prefix.logits, prefix.next_position
-        length, ids, scores = prefix.length, list[int](), list[TokenScore]()
-        text, reason = AnswerText(self.tokenizer), "length"
-        for _ in range(max_tokens):
-            allowed = logits.clone()
-            if mask is not None:
-                mask(allowed)
-            token = pick(allowed, temperature, generator)
-            if token in self.ends:
-                reason = "stop"
+        answers = [_Growing(AnswerText(self.tokenizer), matcher) for matcher in matchers]
+        for left in range(max_tokens, 0, -1):
+            chosen = []
+            for number, (answer, logits) in enumerate(zip(answers, rows.logits, strict=True)):
+                shown = on_text if number == 0 else None
+                chosen.append(self.pad if answer.done else self._grow(answer, logits, temperature, generator, shown))
+            if left == 1 or all(answer.done for answer in answers):
                 break
-            ids.append(token)
-            piece = text.add(token)
-            found = score(logits, token, self.name)
-            scores.append(TokenScore(piece, found.logprob, found.entropy, found.top))
-            if on_text is not None and piece:
-                on_text(piece)
-            if accept is not None and accept(token):
-                reason = "stop"
-                break
-            with torch.no_grad():
-                out = self.model(
-                    inputs_embeds=self.model.get_input_embeddings()(torch.tensor([[token]], device=logits.device)),
-                    attention_mask=torch.ones((1, length + len(ids)), dtype=torch.long, device=logits.device),
-                    position_ids=torch.full((3, 1, 1), position, device=logits.device),
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-            cache, logits, position = out.past_key_values, out.logits[0, -1].float(), position + 1
-        usage = {"prompt_tokens": prefix.length, "completion_tokens": len(ids)}
-        return Generated(text.whole, tuple(scores), reason, usage, self.vocabulary)
+            rows.step(chosen)
+        return [
+            Generated(
+                answer.text.whole,
+                tuple(answer.scores),
+                answer.reason,
+                {"prompt_tokens": length, "completion_tokens": len(answer.scores)},
+                self.vocabulary,
+            )
+            for answer, length in zip(answers, rows.lengths, strict=True)
+        ]
+
+    def _grow(
+        self,
+        answer: _Growing,
+        logits: torch.Tensor,
+        temperature: float,
+        generator: torch.Generator,
+        on_text: OnText | None,
+    ) -> int:
+        """The next token of an answer, added to it unless it is its end."""
+        allowed = logits.clone()
+        if answer.matcher is not None:
+            answer.matcher.mask(allowed)
+        token = pick(allowed, temperature, generator)
+        if token in self.ends:
+            answer.end()
+            return self.pad
+        piece = answer.text.add(token)
+        found = score(logits, token, self.name)
+        answer.scores.append(TokenScore(piece, found.logprob, found.entropy, found.top))
+        if on_text is not None and piece:
+            on_text(piece)
+        if answer.matcher is not None and answer.matcher.accept(token):
+            answer.end()
+        return token
 
     def name(self, token: int) -> str:
         """Text of one id on its own."""

@@ -85,8 +85,7 @@ class QwenModel:
             said = self.decoder.decode(
                 prefix,
                 max_tokens=max_tokens,
-                mask=None if matcher is None else matcher.mask,
-                accept=None if matcher is None else matcher.accept,
+                matcher=matcher,
                 temperature=temperature,
                 seed=seed,
                 on_text=on_text,

@@ -124,8 +124,7 @@ def generate_with(
         return model.decoder.decode(
             prompt.prefix(tokens, thought.patches),
             max_tokens=max_tokens,
-            mask=None if matcher is None else matcher.mask,
-            accept=None if matcher is None else matcher.accept,
+            matcher=matcher,
             temperature=temperature,
             seed=seed,
             on_text=on_text,
