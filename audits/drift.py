@@ -1,10 +1,12 @@
 """Whether the scores have moved away from what enrolment saw: one test a batch, one alarm level for all of them.
 
 The references were scored at enrolment, each against the others. As long as light, camera and material stay as they
-were, the parts of a batch score like them. Each batch is compared with the references by the two-sample Cramér-von
-Mises test (Anderson 1962, "On the distribution of the two-sample Cramér-von Mises criterion", Annals of Mathematical
-Statistics 33), which sees shifts both ways as well as changes of spread: falling scores (a dirty lens) let defects
-escape as rising ones reject good parts.
+were, the parts of a batch score like them. Two things are tested, each with half of the batch's level: whether the
+batch scores higher or lower (two-sample Cramér-von Mises test; Anderson 1962, "On the distribution of the two-sample
+Cramér-von Mises criterion", Annals of Mathematical Statistics 33), to which a change of spread is nearly invisible,
+and whether as many parts as expected lie between the quartiles of the references (an exact test of coverage; Wilks
+1941, "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics 12). Falling
+scores (a dirty lens) let defects escape as rising ones reject good parts, so both ways alarm.
 
 Batches come one after the other, so the level is spent over them: batch k alarms at ``level / (k (k + 1))``. These add
 up to ``level`` however many follow; by the union bound an audit of a product that has not drifted alarms with a
@@ -92,7 +94,7 @@ class ProductDrift:
     Attributes:
         product: its name, None for lines without a product.
         references: that it was enrolled with.
-        quartiles: of the references, in spreads.
+        quartiles: of the references, in spreads; None when there was nothing to compare with.
         level: of the alarm over all batches.
         batches: in the order of the worklist.
         alarm: whether any batch alarmed; None when none could be tested.
@@ -152,14 +154,55 @@ def find_drift(
 
 
 def compare_scores(references: NDArray[np.float64], parts: NDArray[np.float64]) -> float:
-    """p-value of the two-sample Cramér-von Mises test.
+    """p-value of the hypothesis that references and parts score alike; it depends on their ranks alone.
 
-    The limiting distribution is used for any size: for few references it errs to the safe side in the tail where the
-    levels lie (the tests simulate it).
+    Args:
+        references: (n,) scores.
+        parts: (m,) scores.
+
+    Returns:
+        Twice the smaller p-value of the two tests, at most 1.
     """
+    order = np.argsort(_ranks(np.concatenate([references, parts])))
+    of_reference = order < len(references)
+    places = np.arange(1.0, len(order) + 1.0)
+    both = _p_of_place(places[of_reference], places[~of_reference]), _p_of_spread(of_reference)
+    return min(1.0, 2.0 * min(both))
+
+
+def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Ranks from 0; equal scores get theirs by lot (always the same one), as the tests need them to differ."""
+    lot = np.random.default_rng(0).random(len(scores))
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.lexsort((lot, scores))] = np.arange(len(scores))
+    return ranks
+
+
+def _p_of_place(references: NDArray[np.float64], parts: NDArray[np.float64]) -> float:
+    """The limiting distribution for any size: for few references it errs to the safe side in the tail that matters."""
     from scipy.stats import cramervonmises_2samp
 
     return float(cramervonmises_2samp(references, parts, method="asymptotic").pvalue)
+
+
+def _p_of_spread(of_reference: NDArray[np.bool_]) -> float:
+    """Exact: the share between two order statistics is Beta, so the number of parts there is Beta-binomial.
+
+    Args:
+        of_reference: (n + m,) in the order of the scores, whether each belongs to a reference.
+    """
+    from scipy.special import betaln, gammaln
+
+    places = np.flatnonzero(of_reference)
+    count = len(places)
+    beyond = max(1, round((count + 1) / 4))  # references on each side that bound the middle half
+    low, high = int(places[beyond - 1]), int(places[count - beyond])
+    inside = int((~of_reference[low:high]).sum())
+    parts, a, b = len(of_reference) - count, count + 1 - 2 * beyond, 2 * beyond
+    k = np.arange(parts + 1.0)
+    chosen = gammaln(parts + 1) - gammaln(k + 1) - gammaln(parts - k + 1)
+    chance = np.exp(chosen + betaln(k + a, parts - k + b) - betaln(a, b))
+    return min(1.0, 2.0 * min(float(chance[: inside + 1].sum()), float(chance[inside:].sum())))
 
 
 def batch_level(level: float, number: int) -> float:
@@ -217,6 +260,7 @@ def _judged(product: str | None, found: _Batches, enrolment: Enrolment | None, l
     reason = _why_not(found, enrolment)
     references = np.asarray(enrolment.scores if enrolment else (), np.float64)
     centre, spread = (0.0, 1.0) if reason else (float(v[0]) for v in centre_and_spread(references[:, None]))
+    quartiles = None if reason else _quartiles((references - centre) / spread)
     batches, tested = [], 0
     for number, batch in enumerate(found.batches.values(), start=1):
         scores = (np.asarray(batch.scores, np.float64) - centre) / spread
@@ -231,7 +275,6 @@ def _judged(product: str | None, found: _Batches, enrolment: Enrolment | None, l
         batches.append(Batch(*place, shown, p_value, own_level, alarm))
     if not reason and not tested:
         reason = f"no batch has {MIN_PARTS} parts to compare"
-    quartiles = None if enrolment is None or not len(references) else _quartiles((references - centre) / spread)
     alarmed = any(batch.alarm for batch in batches) if tested else None
     return ProductDrift(product, len(references), quartiles, level, tuple(batches), alarmed, reason)
 

@@ -333,7 +333,16 @@ def stored_calibration(folder: Path, name: str) -> tuple[Calibration, str]:
         if whole and _sha256(path / "arrays.npz") == manifest["files"]["arrays.npz"]:
             with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
                 return Calibration(tuple(manifest["views"]), arrays["calibration"]), _fingerprint(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ProductError(f"the product {name!r} is damaged.", hint=REMEDY.format(name=name)) from error
     raise ProductError(
         f"the product {name!r} is damaged or was written by another version.", hint=REMEDY.format(name=name)

@@ -13,8 +13,16 @@ from conftest import Plant, save
 from fakes import PatchStatistics, texture
 
 from flawscope.agent.errors import ConfigError, InputError, ProductError, StorageError
+from flawscope.audits.drift import read_enrolment
 from flawscope.tools import products
-from flawscope.tools.products import describe, enroll_product, list_products, load_product, remove_product
+from flawscope.tools.products import (
+    describe,
+    enroll_product,
+    list_products,
+    load_product,
+    remove_product,
+    stored_calibration,
+)
 
 BACKBONE = PatchStatistics()
 
@@ -155,3 +163,23 @@ def test_the_same_references_give_the_same_product(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.calibration.scores, second.calibration.scores)
     np.testing.assert_array_equal(first.expert.bank.tokens, second.expert.bank.tokens)
     assert first.pixel_scale == second.pixel_scale
+
+
+def test_the_calibration_is_read_without_a_backbone(folder: Path) -> None:
+    model = load_product(folder, "plate", BACKBONE)
+    calibration, fingerprint = stored_calibration(folder, "plate")
+    assert fingerprint == model.fingerprint
+    assert calibration.views == model.calibration.views
+    assert np.array_equal(calibration.scores, model.calibration.scores)
+    assert read_enrolment(folder, "plate").scores == tuple(model.calibration.scores[:, 0])
+    with pytest.raises(ProductError, match="no product"):
+        stored_calibration(folder, "nut")
+
+
+@pytest.mark.parametrize("name", ["product.json", "arrays.npz"])
+def test_a_damaged_calibration_is_refused(folder: Path, name: str) -> None:
+    path = folder / "plate" / name
+    for damaged in (b"", b"[]", path.read_bytes()[:-9]):
+        path.write_bytes(damaged)
+        with pytest.raises(ProductError, match="flawscope enroll plate"):
+            stored_calibration(folder, "plate")
