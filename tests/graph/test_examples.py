@@ -1,24 +1,19 @@
-"""The example runs, and so does every code block of the page about embedding."""
+"""The example of a parent graph runs. (What the documentation shows is run by test_cookbook.)"""
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from conftest import Plant
 
 from flawscope.agent.inspector import Inspector
-from flawscope.tools.backbones import Backbone
-from flawscope.tools.products import enroll_product
 
 ROOT = Path(__file__).parents[2]
 TEXTILE = ROOT / "examples" / "textile"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
 @pytest.fixture
@@ -53,24 +48,3 @@ def test_parent_graph_on_its_own_textile(
     good, defective = capsys.readouterr().out.splitlines()
     assert good == "part-good_000: OK, to the warehouse"
     assert defective.startswith("part-global_000: NG, to rework: ")
-
-
-@pytest.mark.usefixtures("_cheap_parts")
-def test_the_page_about_embedding(
-    home: Path,
-    embedded_backbone: Backbone,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    good = sorted((TEXTILE / "good").glob("*.jpg"))[:10]
-    enroll_product(home / "products", "textile", good, embedded_backbone)
-    monkeypatch.setenv("FLAWSCOPE_STORE", "memory")
-    monkeypatch.chdir(ROOT)
-    assert len(BLOCKS) == 6
-    page = ModuleType("embedding_page")
-    monkeypatch.setitem(sys.modules, page.__name__, page)
-    for number, block in enumerate(BLOCKS, start=1):
-        exec(compile(block, f"docs/embedding.md, block {number}", "exec", dont_inherit=True), vars(page))
-    said = capsys.readouterr().out
-    assert "localise" in said
-    assert "Is this part OK or NG?" in said
