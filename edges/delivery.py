@@ -30,7 +30,7 @@ LOOK_S = 5.0
 GIVE_UP_S = 7 * 24 * 3600.0
 
 
-def backoff_s(attempts: int, chance: float, longest_s: float = LONGEST_WAIT_S) -> float:
+def backoff_s(attempts: int, chance: float, longest_s: float) -> float:
     """How long to wait after a number of failures.
 
     Args:
@@ -149,8 +149,8 @@ class Delivery:
         elif outcome.kind == "refused" or now - message.created > self._give_up_s:
             self._outbox.refused(message, outcome.problem)
         else:
-            pause = max(backoff_s(message.attempts + 1, random.random()), asked_s)  # noqa: S311 - jitter
-            self._outbox.failed(message, outcome.problem, now + pause)
+            wait_s = backoff_s(message.attempts + 1, random.random(), LONGEST_WAIT_S)  # noqa: S311 - jitter
+            self._outbox.failed(message, outcome.problem, now + max(wait_s, asked_s))
         self._in_a_row = self._in_a_row + 1 if outcome.kind == "later" else 0
         if self._in_a_row >= AWAY_AFTER:
             chance = random.random()  # noqa: S311 - jitter

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import random
 import socket
 import struct
@@ -13,11 +14,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from flawscope.agent.errors import ProductError
 from flawscope.agent.schemas import Verdict
-from flawscope.audits.records import AuditRecord, Timing, WorklistLine
+from flawscope.audits.records import AuditRecord, RecordError, Timing, WorklistLine
+from flawscope.audits.worker import Basis, Done, InspectWorker, failed
+from flawscope.audits.worklist import Job, record_id
 
+FEW = frozenset({"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"})
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
@@ -133,3 +139,58 @@ def in_order(messages: list[dict[str, Any]]) -> bool:
             return False
         last[message["part"]] = message["sequence"]
     return True
+
+
+class ToyWorker:
+    """Inspects without a model: bytes with ``bad`` in them are NG; ``slow`` ones take a moment, ``crash`` ends it."""
+
+    threads = 1
+
+    def prepare(self, product: str | None) -> None:
+        if product != "plate":
+            raise ProductError(f"no product {product!r}.")
+
+    def basis(self, product: str | None) -> Basis:
+        return Basis("0" * 64, {"product": product})
+
+    def __call__(self, job: Job, basis: Basis) -> Done:
+        begun = time.perf_counter()
+        try:
+            data = Path(job.path).read_bytes()
+        except OSError:
+            error = RecordError(kind="input", message="it is gone.", exit_code=4)
+            return Done.of(failed(job, basis, error, 0.0))
+        if b"slow" in data:
+            time.sleep(0.03)
+        if b"crash" in data:
+            os._exit(3)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Done.of(
+            AuditRecord(
+                id=record_id(job.identity, sha256, basis.settings_sha256),
+                line=job.line,
+                sha256=sha256,
+                verdict=Verdict.NG if b"bad" in data else Verdict.OK,
+                settings_sha256=basis.settings_sha256,
+                report={"trace": [{"action": "see", "seconds": 0.01, "note": ""}]},
+                timing=Timing(seconds=time.perf_counter() - begun, finished="2026-01-01T00:00:00+00:00"),
+            )
+        )
+
+
+class CheapWorker(InspectWorker):
+    """The real one with the cheap backbone, which it registers in its own process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CheapWorker, (self.loaded, self.out, self.pictures, self.threads)
+
+    def prepare(self, product: str | None) -> None:
+        from fakes import PatchStatistics
+
+        from flawscope.tools.backbones import BACKBONES
+        from flawscope.tools.knowledge import builder, schema
+
+        few = tuple(page for page in schema.load_documents() if page.doc_id in FEW)
+        builder.load_documents = lambda: few
+        BACKBONES["patch-statistics"] = PatchStatistics
+        super().prepare(product)
