@@ -37,9 +37,10 @@ def train_mini(
     require_transformers()
     require_torch()
     from ..agent.terminal import ProgressBar
-    from ..training import mini, mini_trainer
+    from ..training import mini
+    from ..training.mini_schedule import MiniConfig
 
-    config = mini_trainer.MiniConfig(minutes=minutes, seed=seed, workers=workers)
+    config = MiniConfig(minutes=minutes, seed=seed, workers=workers)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
     sources = mini.sources_of(

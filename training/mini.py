@@ -31,7 +31,8 @@ from .mini_cases import real_cases
 from .mini_data import RealCase, training_texts
 from .mini_model import build_model, build_processor, build_tokenizer
 from .mini_pictures import with_made_defects
-from .mini_trainer import Job, MiniConfig, Trainer, identity_of
+from .mini_schedule import MiniConfig, identity_of
+from .mini_trainer import Job, Trainer
 from .questions.simulated import Simulator
 
 LEAVE_OUT = ("transistor", "textile", "steel_types")

@@ -14,7 +14,7 @@ from ..agent.vision_language.base import normalised_entropy
 from ..tools.knowledge.schema import KnowledgeDocument
 from .card import environment
 from .mini_packing import Pack, collate, read_batch
-from .mini_trainer import identity_of
+from .mini_schedule import identity_of
 from .questions import LETTERS, TASKS, Question, QuestionWriter
 
 if TYPE_CHECKING:

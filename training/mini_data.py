@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..agent.vision_language.messages import Message, Picture
 from ..tools.knowledge.categories import CategoryChoice
 from ..tools.knowledge.schema import KnowledgeDocument
 from .mini_packing import Ending, Pack
-from .mini_reports import bundle_of, report_messages, report_text
+from .mini_reports import bundle_of, report_messages, report_of, report_text
 from .questions import (
     LETTERS,
     PRIOR_TASKS,
@@ -31,6 +32,13 @@ from .questions import knowledge_lines as lines_of
 from .questions.simulated import Case, Simulator
 
 Pixels = NDArray[np.uint8]
+VALUES = re.compile(r'(?<=": ")(?:[^"\\]|\\.)*"|(?<=\[")[A-Z]\d+"\]\}(?:, |\]\})')
+"""What a report's form leaves open: values with their ends, what is cited, and whether a sentence follows."""
+DECISIONS = re.compile(r'(?<=(?:ect_type|..region)": ")[^"]*"')
+VERDICT = re.compile(r'(?<="verdict": ")(?:OK|NG|REVIEW)"(?=, "defect)')
+TIMES = ((VALUES, 1), (DECISIONS, 3), (VERDICT, 8))
+"""How often each is asked for: a report has one verdict and fifty words."""
+FORM_SHARE = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,30 +151,64 @@ class PackMaker:
         endings = tuple(self._ending(question) for question in questions)
         return Pack(tuple(ids), endings, tuple(pictures), tuple(self.grids[key] for key in pictures), group)
 
-    def report(self, rng: np.random.Generator, shown: float) -> Pack:
+    def report(self, rng: np.random.Generator, shown: float, budget: int) -> Pack:
         """A report about a case that was made up, its text the ending.
 
         Args:
             rng: the only source of chance.
             shown: how often pictures stand in the prompt.
+            budget: of the quoted pages, one of a batch, so that its prompts are about as long.
         """
         while True:
             case = self.simulator.case(rng, "Anomaly Detection" if rng.random() < 0.5 else "Defect Localization")
             if case.prior is not None:
                 break
-        bundle = bundle_of(case, rng)
         keys: list[str] = []
         if self.bystanders and rng.random() < shown:
             keys = [self.bystanders[int(i)] for i in rng.integers(len(self.bystanders), size=2)]
+        return self._report(rng, case, keys, budget, made_up=True)
+
+    def real_report(self, rng: np.random.Generator, case: RealCase, budget: int) -> Pack:
+        """A report about a labelled picture that has a prior, as its evidence has it."""
+        pages = case.pages[int(rng.integers(len(case.pages)))]
+        told = Case(case.subject, pages, case.prior, case.category, case.good_pages, case.good_pages)
+        return self._report(rng, told, [*case.references[:1], case.picture], budget, made_up=False)
+
+    def _report(self, rng: np.random.Generator, case: Case, keys: Sequence[str], budget: int, *, made_up: bool) -> Pack:
+        """A report behind its prompt; of two pictures or more the last is the part, sometimes shown again and cut."""
+        bundle = bundle_of(case, rng, made_up=made_up)
+        keys = list(keys)
+        labels = [*["reference"] * (len(keys) - 1), "query"]
+        if keys and bundle.regions and rng.random() < 0.5:
+            labels += ["overlay", *(f"crop {region.id}" for region in bundle.regions[:1])]
+            keys += [keys[-1]] * (len(labels) - len(keys))
         blank = np.zeros((1, 1, 3), np.uint8)
-        labels = ("reference", "query")[: len(keys)]
-        messages = report_messages(bundle, [Picture(blank, label) for label in labels])
+        messages = report_messages(bundle, [Picture(blank, label) for label in labels[: len(keys)]], budget)
         ids = self.context(messages, keys)
-        opening = self.encode("<|im_start|>assistant\n")
-        said = [*opening, *self.encode(report_text(bundle)), *self.encode("<|im_end|>")]
-        targets = tuple((place, said[place + 1]) for place in range(len(opening) - 1, len(said) - 1))
         grids = tuple(self.grids[key] for key in keys)
-        return Pack(tuple(ids), (Ending(tuple(said), targets),), tuple(keys), grids, "report")
+        return Pack(
+            tuple(ids), (self._said(report_text(report_of(bundle, budget)), rng),), tuple(keys), grids, "report"
+        )
+
+    def _said(self, text: str, rng: np.random.Generator) -> Ending:
+        """A report as it is to be said.
+
+        What the form leaves no choice about is asked for now and then only, and what the report decides several times:
+        otherwise a hundred brackets would count for more than a verdict.
+        """
+        opening = self.encode("<|im_start|>assistant\n")
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        said = [*opening, *found["input_ids"], *self.encode("<|im_end|>")]
+        times = np.zeros(len(text), np.int64)
+        for pattern, often in TIMES:
+            for match in pattern.finditer(text):
+                times[match.start() : match.end()] = often
+        targets: list[tuple[int, int]] = []
+        for place, (begin, end) in enumerate(found["offset_mapping"], start=len(opening)):
+            often = int(times[begin:end].max(initial=0)) or int(rng.random() < FORM_SHARE)
+            targets += [(place - 1, said[place])] * often
+        targets.append((len(said) - 2, said[-1]))
+        return Ending(tuple(said), tuple(targets))
 
     def context(self, messages: Sequence[Message], pictures: Sequence[str], leave_out: int = 0) -> list[int]:
         """Tokens of a conversation up to its last ``leave_out`` parts, with a place for each merged feature."""
@@ -220,7 +262,7 @@ def training_texts(simulator: Simulator, count: int, seed: int) -> Iterator[str]
             bundle = bundle_of(case, np.random.default_rng([seed, index]))
             turns = report_messages(bundle, ())
             yield "".join(part for turn in turns for part in turn.parts if isinstance(part, str))
-            yield report_text(bundle)
+            yield report_text(report_of(bundle))
     for page in simulator.pages:
         said = (page.description, page.appearance, page.normal_traits, page.action, *page.likely_causes)
         yield " ".join((*said, *page.consequences))

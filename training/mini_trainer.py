@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import ctypes
 import json
 import time
 from collections.abc import Sequence
@@ -15,83 +15,22 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from ..agent.errors import ConfigError
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .loop import CHECKPOINT, Report
 from .mini_data import PackMaker, RealCase, chosen
 from .mini_model import MiniShape, build_model
-from .mini_packing import Pack, collate, cosine_rate, read_batch, use_packed_attention
+from .mini_packing import Pack, collate, read_batch, use_packed_attention
 from .mini_pictures import Gallery
-from .questions import TASKS, Task
+from .mini_reports import PAGE_TOKENS
+from .mini_schedule import Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at
 from .questions.simulated import Simulator
 
-ORDER: tuple[Task, ...] = (
-    "Defect Analysis",
-    "Object Analysis",
-    "Defect Description",
-    "Object Classification",
-    "Anomaly Detection",
-    "Defect Classification",
-    "Defect Localization",
-)
-HARD: tuple[Task, ...] = ("Defect Description", "Defect Localization", "Defect Analysis", "Defect Classification")
-"""Subtasks that are learnt last."""
-
-
-@dataclass(frozen=True)
-class MiniConfig:
-    """How the mini is trained; all of it decides the result.
-
-    Attributes:
-        shape: of the model.
-        steps: of the optimiser.
-        minutes: the schedule moves on with the clock where that is ahead of the steps, so that a run ends after so
-            long; its result is then no longer a matter of the seed alone. None for steps alone.
-        packs: prompts of each batch.
-        endings: questions of each prompt.
-        learning_rate: peak.
-        judge_rate: times that for the heads that exist in training alone: what they say must be loud before anything
-            can be learnt from it.
-        weight_decay: decoupled (AdamW).
-        warm_up: share of the run.
-        sure_until: share of the steps in which evidence is strong and right; doubt grows over the fifth behind it.
-        shown_from: share of the steps after which simulated prompts may show pictures.
-        real_from: share of the steps after which labelled pictures are asked about.
-        reports_from: share of the steps after which reports are written.
-        option_loss: weight of telling right options from wrong ones before the answer is due.
-        words_loss: weight of the answer among all words, beside that among the letters of the options.
-        seed: of everything.
-        workers: processes that share each step's batches; their number changes the result by rounding alone.
-        checkpoint_every: steps between checkpoints.
-    """
-
-    shape: MiniShape = MiniShape()  # noqa: RUF009  # frozen
-    steps: int = 500
-    minutes: float | None = None
-    packs: int = 3
-    endings: int = 5
-    learning_rate: float = 4e-4
-    judge_rate: float = 20.0
-    weight_decay: float = 0.05
-    warm_up: float = 0.04
-    sure_until: float = 0.3
-    shown_from: float = 0.3
-    real_from: float = 0.5
-    reports_from: float = 0.45
-    option_loss: float = 0.5
-    words_loss: float = 0.1
-    seed: int = 0
-    workers: int = 2
-    checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.packs, self.endings, self.workers, self.checkpoint_every) < 1:
-            raise ConfigError("steps, packs, endings, workers and checkpoint_every must be positive.")
-
-
-def identity_of(config: MiniConfig) -> dict[str, Any]:
-    """The configuration as plain values, for fingerprint and card."""
-    return dataclasses.asdict(config)
+PAGE_SHARES = (0.55, 0.3, 0.15)
+"""How often a batch of reports has each budget of ``PAGE_TOKENS``."""
+LOG = "training.jsonl"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+REAL_REPORTS = 0.4
+"""Share of the batches of reports that are about labelled pictures, of the second part."""
 
 
 class Learner(nn.Module):  # type: ignore[misc]
@@ -161,31 +100,12 @@ class Job:
         return self.folder / "training" / CHECKPOINT
 
 
-@dataclass(frozen=True)
-class Batchwork:
-    """One batch of a step: of which kind, about which subtask."""
-
-    kind: str
-    task: Task
-
-
-def batches_of(config: MiniConfig, step: int, share: float, real: bool) -> list[Batchwork]:
-    """The batches of a step, such that even and odd ones are about as long.
-
-    Every subtask simulated, one of the harder ones twice; a report once those are due, and real pictures likewise.
-    """
-    work = [Batchwork("simulated", task) for task in ORDER]
-    work.append(Batchwork("simulated", HARD[step % len(HARD)]))
-    if share >= config.reports_from:
-        work.append(Batchwork("report", "Defect Analysis"))
-    if real and share >= config.real_from:
-        work += [Batchwork("real", TASKS[(3 * step + i) % len(TASKS)]) for i in range(2 + len(work) % 2)]
-    return work
-
-
-def doubt_at(config: MiniConfig, share: float) -> float:
-    """Share of simulated cases whose evidence may be weak or wrong: none at first, all from a fifth later on."""
-    return float(np.clip((share - config.sure_until) / 0.2, 0.0, 1.0))
+def keep_memory() -> None:
+    """Have the C library keep what is freed: a third of the time would go into handing pages back and forth."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; others have none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class Trainer:
@@ -200,10 +120,12 @@ class Trainer:
     def __init__(self, job: Job, rank: int, *, group: bool) -> None:
         from transformers import AutoProcessor
 
+        keep_memory()
         self.job, self.rank, self.group = job, rank, group
         config = job.config
         processor = AutoProcessor.from_pretrained(job.folder, local_files_only=True)
         tokenizer = processor.tokenizer
+        self.looked_at = [case for case in job.cases if case.prior is not None]
         self.gallery = Gallery(processor.image_processor)
         keys = [*job.bystanders, *(k for case in (*job.cases, *job.held_out) for k in (*case.references, case.picture))]
         self.gallery.add(dict.fromkeys(keys))
@@ -248,16 +170,20 @@ class Trainer:
             return chosen(
                 self.job.cases, lambda case: self.maker.real(rng, case, work.task, config.endings), rng, config.packs
             )
-        shown = 0.5 if share >= config.shown_from else 0.0
+        shown = 0.5 if asked_share(config, share) >= config.shown_from else 0.0
         if work.kind == "report":
-            return [self.maker.report(rng, shown) for _ in range((config.packs + 1) // 2)]
+            budget = int(rng.choice(PAGE_TOKENS, p=PAGE_SHARES))
+            if self.looked_at and rng.random() < REAL_REPORTS:
+                cases = [self.looked_at[int(i)] for i in rng.integers(len(self.looked_at), size=config.packs)]
+                return [self.maker.real_report(rng, case, budget) for case in cases]
+            return [self.maker.report(rng, shown, budget) for _ in range(config.packs)]
         return [self.maker.simulated(rng, work.task, config.endings, shown) for _ in range(config.packs)]
 
     def step(self, share: float) -> dict[str, list[bool]]:
         """One step of the optimiser; which answers were right, by subtask, in this worker's batches."""
         config, step = self.job.config, self.progress.step
         for group, times in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = times * config.learning_rate * cosine_rate(share, config.warm_up)
+            group["lr"] = times * rate_at(config, share)
         self.optimiser.zero_grad(set_to_none=False)
         work = batches_of(config, step, share, bool(self.job.cases))
         right: dict[str, list[bool]] = {}
@@ -296,6 +222,8 @@ class Trainer:
         self.learner.train()
         right: dict[str, list[bool]] = {}
         first, self.began = self.progress.step, time.monotonic()
+        if config.minutes is not None:
+            self.began -= 60.0 * config.minutes * share_reached(path.parent / LOG, first)
         while (share := self.share()) < 1.0:
             for name, found in self.step(share).items():
                 right.setdefault(name, []).extend(found)
@@ -313,8 +241,16 @@ class Trainer:
                         "share": round(share, 3),
                         "right": shares,
                     }
-                    with (path.parent / "training.jsonl").open("a", encoding="utf-8") as log:
+                    with (path.parent / LOG).open("a", encoding="utf-8") as log:
                         log.write(json.dumps(line) + "\n")
                 right = {}
             if report:
                 report("training", round(1000 * share), 1000)
+
+
+def share_reached(log: Path, step: int) -> float:
+    """How far a run was at a step by its log, so that a resumed one does not begin its schedule again; 0 without."""
+    if not log.is_file():
+        return 0.0
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return max((float(line["share"]) for line in lines if line["step"] == step), default=0.0)

@@ -8,7 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from flawscope.agent.vision_language import Picture
+from flawscope.agent.reasoner.answer import Answer, Sentence
+from flawscope.agent.reasoner.base import DraftReport
+from flawscope.agent.reasoner.model_reasoner import form_of
+from flawscope.agent.reasoner.reading import as_draft, checked
+from flawscope.agent.verifier import verify
+from flawscope.agent.vision_language import Generated, Picture
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
 from flawscope.agent.vision_language.qwen import QwenModel
 from flawscope.tools.knowledge.schema import load_documents
@@ -18,12 +23,13 @@ from flawscope.training.mini_data import PackMaker, RealCase
 from flawscope.training.mini_model import MiniShape, build_model, build_processor, build_tokenizer
 from flawscope.training.mini_packing import collate, read_batch, rope_positions, use_packed_attention
 from flawscope.training.mini_pictures import Gallery, with_made_defects
-from flawscope.training.mini_reports import bundle_of, report_messages
-from flawscope.training.questions import compose_question, subject_of
+from flawscope.training.mini_reports import bundle_of, report_messages, report_of, report_text
+from flawscope.training.mini_schedule import MiniConfig, batches_of, rate_at
+from flawscope.training.questions import TASKS, compose_question, subject_of
 from flawscope.training.questions.simulated import Simulator
 
 SHAPE = MiniShape(vocabulary=640, width=96, layers=2, heads=3, hidden=64, vision_width=24, vision_layers=1)
-CONFIG = mini_trainer.MiniConfig(shape=SHAPE, steps=4, packs=1, endings=2, warm_up=0.5, workers=1, checkpoint_every=2)
+CONFIG = MiniConfig(shape=SHAPE, steps=4, packs=1, endings=2, warm_up=0.5, workers=1, checkpoint_every=2)
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +113,69 @@ def test_a_report_prompt_is_tokenised_as_it_is_asked(parts, tokenizer, tmp_path)
     messages = report_messages(bundle, [Picture(np.asarray(Image.open(key)), "query")])
     ids = [*maker.context(messages, [key]), *maker.encode("<|im_start|>assistant\n")]
     assert ids == model.encoder.encode(messages).input_ids[0].tolist()
+
+
+def test_every_report_that_is_taught_stands_before_the_verifier_and_fits_its_form(simulator):
+    verdicts, fields = set(), set()
+    for number in range(60):
+        rng = np.random.default_rng([3, number])
+        case = simulator.case(rng, "Defect Localization")
+        if case.prior is None:
+            continue
+        bundle = bundle_of(case, rng)
+        answer = form_of(bundle).model_validate_json(report_text(report_of(bundle, 700)))
+        draft, problems = as_draft(answer, bundle, DraftReport)
+        assert problems == ()
+        assert verify(draft, bundle).problems == ()
+        assert isinstance(checked(Generated(report_text(answer), None, "stop"), bundle), Answer)
+        assert draft.claims[0].field == "verdict"
+        verdicts.add(draft.verdict.value)
+        fields |= {claim.field for claim in draft.claims}
+    assert verdicts == {"OK", "NG", "REVIEW"}
+    assert fields == {"verdict", "location", "defect_type", "root_cause", "action"}
+
+
+def test_a_report_asks_for_what_it_decides_oftener_than_for_its_form(parts):
+    _, _, maker = parts
+    text = report_text(
+        Answer(
+            verdict="NG",
+            defect_type="cut lead",
+            region="R1",
+            sentences=(Sentence(about="verdict", text="So.", cites=("M1",)),),
+        )
+    )
+    ending = maker._said(text, np.random.default_rng(0))
+    said = maker.tokenizer.decode(ending.ids)
+    assert said == f"<|im_start|>assistant\n{text}<|im_end|>"
+    assert all(ending.ids[place + 1] == token for place, token in ending.targets)
+    places = [place for place, _ in ending.targets]
+    often = {maker.tokenizer.decode([ending.ids[place + 1]]): places.count(place) for place in places}
+    assert often["NG" if "NG" in often else "G"] == 8
+    assert set(often.values()) == {1, 3, 8}
+    assert len(set(places)) < len(ending.ids) - 8
+
+
+def test_reports_have_a_part_of_the_run_to_themselves_in_which_the_rate_rises_again():
+    config = MiniConfig(reports_from=0.6, warm_up=0.1, reports=3)
+    kinds = {share: [each.kind for each in batches_of(config, 5, share, True)] for share in (0.0, 0.59, 0.6, 1.0)}
+    assert kinds[0.0] == ["simulated"] * 8
+    assert kinds[0.59] == ["simulated"] * 8 + ["real"] * 2
+    assert kinds[0.6] == kinds[1.0] == ["report"] * 3 + ["simulated"] * 4 + ["real"] * 2
+    asked = {each.task for step in range(7) for each in batches_of(config, step, 0.8, False) if each.kind != "report"}
+    assert asked == set(TASKS)
+    assert rate_at(config, 0.06) == pytest.approx(config.learning_rate)
+    assert rate_at(config, 0.6 - 1e-9) == pytest.approx(0.02 * config.learning_rate, rel=1e-3)
+    assert rate_at(config, 0.64) == pytest.approx(config.reports_rate)
+    assert rate_at(config, 1.0) == pytest.approx(0.02 * config.reports_rate)
+
+
+def test_a_run_that_ends_by_the_clock_goes_on_at_its_share_of_the_schedule(tmp_path):
+    log = tmp_path / "training.jsonl"
+    assert mini_trainer.share_reached(log, 50) == 0.0
+    log.write_text('{"step": 50, "share": 0.2}\n{"step": 100, "share": 0.45}\n{"step": 150, "sh')
+    assert mini_trainer.share_reached(log, 100) == 0.45
+    assert mini_trainer.share_reached(log, 150) == 0.0
 
 
 def test_positions_are_those_of_transformers(parts, tokenizer, tmp_path):
