@@ -13,17 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from ..agent.errors import ConfigError, InputError
-from .records import AuditHeader, AuditRecord, read_records, records_path
+from ..agent.errors import ConfigError
+from .folder import read_header
+from .records import AuditRecord, read_records, records_path
 
 Match = Literal["image", "content", "serial"]
 ChangeKind = Literal["verdict", "type", "score", "error", "picture", "added", "removed"]
 TOLERANCE = 1e-4
 """Scores differ when they are farther apart than this, relative to the larger one (absolute below 1): sums in another
 order of the same numbers stay below it by far."""
-HEADER_NAME = "audit.json"
 ABSENT = "absent"
 OF_A_PRODUCT = frozenset({"product", "plan"})
 """Versions that each product has its own of."""
@@ -252,27 +250,8 @@ class _Versions:
         return {name: tuple(sorted(values)) for name, values in self.seen.items()}
 
 
-def read_header(where: Path) -> AuditHeader | None:
-    """What holds for every record of an audit; None when there is only the file of records.
-
-    Raises:
-        InputError: the header is damaged or of another version.
-    """
-    path = records_path(where).parent / HEADER_NAME
-    try:
-        return AuditHeader.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValidationError as error:
-        raise InputError(
-            f"{path} is not the header of an audit of this version.", hint="Restore it, or name records.jsonl."
-        ) from error
-
-
 def _header_facts(where: Path) -> Facts:
-    header = read_header(where)
+    header = read_header(records_path(where).parent)
     if header is None:
         return {}
     facts: Facts = {"flawscope": (header.flawscope,)}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,7 @@ from ..agent.errors import ConfigError, ProductError
 from .shared import HomeOption, make_console, print_error, print_line, settings
 
 if TYPE_CHECKING:
-    from ..audits.compare import Match
     from ..audits.drift import Enrolment
-    from ..audits.junit import ReviewAs
     from ..audits.records import AuditRecord
 
 EXIT_DIFFERS = EXIT_DRIFT = 1
@@ -70,7 +68,7 @@ def audit_export(
         print_line(f"{coco}: {found.images:,} pictures, {masks}{left_out}")
     if junit is not None:
         name = audit.resolve().name if audit.is_dir() else audit.resolve().parent.name
-        cases = export_junit(_records(audit), junit, name=name, review=cast("ReviewAs", review.value))
+        cases = export_junit(_records(audit), junit, name=name, review=review.value)
         told = f"{cases.failures:,} failures, {cases.errors:,} errors, {cases.skipped:,} skipped"
         print_line(f"{junit}: {cases.tests:,} cases, {told}")
 
@@ -101,7 +99,7 @@ def audit_diff(
     from ..audits.tables import comparison_tables
 
     near = TOLERANCE if tolerance is None else tolerance
-    found = compare(before, after, match=cast("Match", match.value), tolerance=near)
+    found = compare(before, after, match=match.value, tolerance=near)
     _tell_unfinished(before, found.lines_before)
     _tell_unfinished(after, found.lines_after)
     _show(asdict(found), comparison_tables(found), as_json)
@@ -146,9 +144,10 @@ def _records(audit: Path) -> Iterator[AuditRecord]:
 
 def _tell_unfinished(audit: Path, count: int) -> None:
     """Say on standard error when an audit has fewer records than lines: its numbers will change."""
-    from ..audits.compare import read_header
+    from ..audits.folder import read_header
+    from ..audits.records import records_path
 
-    header = read_header(audit)
+    header = read_header(records_path(audit).parent)
     if header is not None and count < header.lines:
         print_error(f"{audit} is unfinished: {count:,} of {header.lines:,} lines have a record.")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ...agent.home import write_atomically
-from ..compare import read_header
 from ..drift import ProductDrift
+from ..folder import read_header
 from ..records import AuditHeader, AuditRecord, read_records
 from .document import data_block, deflated, frame, json_text
 from .pictures import THUMBNAIL_PX, Small, large_of, small_of
@@ -88,7 +88,7 @@ def build_page(
     folder = audit if audit.is_dir() else audit.parent
     read = _read_all(audit, out)
     count = len(read.rows)
-    header = read_header(audit)
+    header = read_header(folder)
     title = visible(f"Audit {folder.absolute().name}".strip())
     subtitle = _subtitle(read, header)
     index = _index(read, {"title": title, "subtitle": subtitle, "about": _about(read, header), "drift": _plain(drift)})
