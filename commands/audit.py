@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..agent.errors import ConfigError
-from . import audit_outputs
+from . import audit_outputs, audit_page
 from .shared import (
     FalseAlarmOption,
     HomeOption,
@@ -146,6 +146,7 @@ def merge(
 
 
 audit_outputs.register(app)
+audit_page.register(app)
 
 
 class _Progress:

@@ -118,7 +118,7 @@ def audit_drift(
     from ..audits.drift import LEVEL, find_drift
     from ..audits.tables import drift_tables
 
-    enrolments = _enrolments(settings(home=home).home.products, audit)
+    enrolments = enrolments_of(settings(home=home).home.products, audit)
     found = find_drift(_records(audit), enrolments, level=LEVEL if level is None else level)
     _show([asdict(drift) for drift in found], drift_tables(found), as_json)
     alarms = {drift.alarm for drift in found}
@@ -152,7 +152,7 @@ def _tell_unfinished(audit: Path, count: int) -> None:
         print_error(f"{audit} is unfinished: {count:,} of {header.lines:,} lines have a record.")
 
 
-def _enrolments(products: Path, audit: Path) -> dict[str, Enrolment]:
+def enrolments_of(products: Path, audit: Path) -> dict[str, Enrolment]:
     """The enrolments of the products that the records name; what cannot be read is said and left out."""
     from ..audits.drift import read_enrolment
 
