@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -257,6 +257,87 @@ def test_one_letter_whatever_the_order_is_not_confirmed_by_other_orders() -> Non
     assert not may_change("A", "B", None, None, UNHURRIED)
     assert not may_change("A", "B", {"A": 0.0, "B": 0.2}, None, UNHURRIED)
     assert may_change("A", "B", {"A": -0.1, "B": 0.2}, None, UNHURRIED)
+
+
+# --- repetition -------------------------------------------------------------------------------------------------------
+
+
+def alike(tokens: torch.Tensor) -> torch.Tensor:
+    """Mean cosine between think tokens: 1 when one is repeated."""
+    rows = torch.nn.functional.normalize(tokens, dim=1)
+    return ((rows @ rows.T).sum() - len(rows)) / (len(rows) * (len(rows) - 1))
+
+
+def repeating(
+    monkeypatch: pytest.MonkeyPatch, model: QwenModel, said: str, *, ids: list[int] | None = None, **changes: object
+) -> LatentOutcome:
+    """A model that the more of one and the same token it thinks the surer says one thing, whatever it is shown.
+
+    Args:
+        monkeypatch: puts that into the passes of the prompt.
+        model: that answers else.
+        said: the letter that repetition makes certain.
+        ids: further tokens that it makes likelier still.
+        changes: of the settings.
+    """
+    gains = torch.zeros(model.decoder.vocabulary)
+    gains[model.letter_ids([said])[0]] = 60.0
+    gains[ids or []] = 200.0
+
+    def run(self: LatentPrompt, tokens: torch.Tensor, patches: Sequence[int], *, think: bool = False) -> Pass:
+        seen = usual(self, torch.zeros_like(tokens), patches, think=think)
+        return Pass(seen.answer + gains * alike(tokens), seen.think)
+
+    usual = LatentPrompt.run
+    monkeypatch.setattr(LatentPrompt, "run", run)
+    settings = dataclasses.replace(EAGER, patches=None, divergence_weight=0.0, max_move=10.0, max_row_norm=10.0)
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return think(model, question(), LETTERS, settings=settings)
+
+
+def gained_by_repetition(model: QwenModel, outcome: LatentOutcome) -> bool:
+    """Whether the search took the bait: a higher reward, and think tokens that grew alike."""
+    if outcome.thought is None or outcome.best_reward is None or outcome.initial_reward is None:
+        return False
+    found = torch.from_numpy(outcome.thought.tokens)
+    begun = initial_tokens(model, len(found))
+    return outcome.best_reward > outcome.initial_reward + 0.01 and float(alike(found)) > float(alike(begun)) + 0.05
+
+
+def test_another_answer_that_repetition_makes_certain_is_refused(
+    monkeypatch: pytest.MonkeyPatch, model: QwenModel
+) -> None:
+    base, other = leaning(model)
+    outcome = repeating(monkeypatch, model, other)
+    assert gained_by_repetition(model, outcome)
+    assert outcome.proposal is not None
+    assert outcome.proposal.letter == other
+    assert (outcome.accepted, outcome.final, outcome.guards) == (False, outcome.base, {"G1": True, "G2": False})
+    assert outcome.base.letter == base
+    assert outcome.uncertainty > outcome.base.entropy  # type: ignore[operator]
+
+
+def test_the_same_answer_that_repetition_makes_certain_without_the_picture_is_refused(
+    monkeypatch: pytest.MonkeyPatch, model: QwenModel
+) -> None:
+    base, _ = leaning(model)
+    outcome = repeating(monkeypatch, model, base)
+    assert gained_by_repetition(model, outcome)
+    assert outcome.proposal is not None
+    assert outcome.proposal.entropy < outcome.base.entropy  # type: ignore[operator]
+    assert (outcome.accepted, outcome.guards) == (False, {"G1": True, "G2": True, "G3": False})
+
+
+def test_a_word_said_again_and_again_is_no_answer(monkeypatch: pytest.MonkeyPatch, model: QwenModel) -> None:
+    """The options' entropy falls while a token that is none of them takes the probability."""
+    base, _ = leaning(model)
+    filler = model.encoder.token_ids(" scratch")[0]
+    outcome = repeating(monkeypatch, model, base, ids=[filler], min_mass=1e-40)
+    assert gained_by_repetition(model, outcome)
+    assert (outcome.accepted, outcome.final, outcome.guards) == (False, outcome.base, {"G1": False})
+    kept = repeating(monkeypatch, model, base, ids=[filler])  # as it is set: the mass that is lost costs
+    assert not kept.accepted
+    assert not gained_by_repetition(model, kept)
 
 
 # --- the guards on a model --------------------------------------------------------------------------------------------
