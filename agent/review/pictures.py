@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ...tools.imaging import load_image
-from ...tools.overlay import heat, tinted
+from ...tools.overlay import MAX_OPACITY, heat, tinted
 from ..errors import InputError
 from .items import ReviewItem
 
@@ -18,47 +19,78 @@ if TYPE_CHECKING:
     from ..inspector import InspectionDeps
 
 SHOWN_SIDE_PX = 1600
-MAX_OVERLAY_BYTES = 40_000_000
+MAX_FILE_BYTES = 40_000_000
+"""Of a picture in an audit's folder."""
 
 
 def shown_picture(item: ReviewItem, *, max_pixels: int) -> bytes:
-    """The inspected picture as PNG, reduced to at most SHOWN_SIDE_PX.
+    """The inspected picture as PNG, reduced to at most SHOWN_SIDE_PX; the audit's small copy where it is gone.
 
     Raises:
         InputError: it cannot be read, or is not the one that was inspected.
     """
-    loaded = load_image(item.image, max_pixels=max_pixels)
-    if item.sha256 is not None and loaded.sha256 != item.sha256:
-        raise InputError(f"{item.image} has changed since it was inspected.", hint="Inspect it again.")
-    return _png(Image.fromarray(loaded.rgb))
+    return _png(_picture(item, max_pixels))
 
 
 def shown_overlay(item: ReviewItem, deps: InspectionDeps, *, max_pixels: int) -> bytes | None:
     """The picture under its anomaly map as PNG; None where no map was kept.
 
     Args:
-        item: an audit's has its overlay in the audit's folder, a thread's is drawn of the map in the artifact store.
+        item: an audit's map is a picture in its folder, a thread's is in the artifact store.
         deps: of the home.
         max_pixels: larger pictures are refused.
 
     Raises:
         FlawscopeError: the picture, the map or the product cannot be read.
     """
-    if item.audit is not None:
-        path = _inside(Path(item.audit), item.pictures.get("overlay"))
-        if path is None or not path.is_file():
-            return None
-        if path.stat().st_size > MAX_OVERLAY_BYTES:
-            raise InputError(f"the overlay {path.name} is too large.")
-        return _png(Image.fromarray(load_image(path, max_pixels=max_pixels).rgb))
-    if item.anomaly_map is None:
+    if not has_map(item):
         return None
-    product = deps.product(item.product)
-    anomaly_map = np.asarray(deps.artifacts.get(item.anomaly_map), np.float32)
-    value = heat(anomaly_map, product.pixel_threshold if product else 1.0)
-    picture = Image.open(io.BytesIO(shown_picture(item, max_pixels=max_pixels)))
-    over = np.asarray(Image.fromarray(value).resize(picture.size, Image.Resampling.BILINEAR))
-    return _png(Image.fromarray(np.asarray(tinted(np.asarray(picture), over) + 0.5, np.uint8)))
+    picture = _picture(item, max_pixels)
+    if item.anomaly_map is not None:
+        product = deps.product(item.product)
+        anomaly_map = np.asarray(deps.artifacts.get(item.anomaly_map), np.float32)
+        value = heat(anomaly_map, product.pixel_threshold if product else 1.0)
+        over = np.asarray(Image.fromarray(value).resize(picture.size, Image.Resampling.BILINEAR))
+        return _png(Image.fromarray(np.asarray(tinted(np.asarray(picture), over) + 0.5, np.uint8)))
+    drawn = _of_audit(item, "map", max_pixels)
+    if drawn is None:
+        return None
+    covered = Image.fromarray(np.asarray(drawn).any(axis=2)).convert("L").point(lambda on: round(MAX_OPACITY * on))
+    return _png(
+        Image.composite(
+            drawn.resize(picture.size, Image.Resampling.BILINEAR),
+            picture,
+            covered.resize(picture.size, Image.Resampling.BILINEAR),
+        )
+    )
+
+
+def has_map(item: ReviewItem) -> bool:
+    """Whether there is a map to lay over the picture."""
+    return item.anomaly_map is not None or "map" in item.pictures
+
+
+def _picture(item: ReviewItem, max_pixels: int) -> Image.Image:
+    if not Path(item.image).exists() and (copy := _of_audit(item, "image", max_pixels)) is not None:
+        return copy
+    loaded = load_image(item.image, max_pixels=max_pixels)
+    if item.sha256 is not None and loaded.sha256 != item.sha256:
+        raise InputError(f"{item.image} has changed since it was inspected.", hint="Inspect it again.")
+    return _reduced(loaded.rgb)
+
+
+def _of_audit(item: ReviewItem, kind: str, max_pixels: int) -> Image.Image | None:
+    """A picture in the audit's folder; None where there is none."""
+    path = None if item.audit is None else _inside(Path(item.audit), item.pictures.get(kind))
+    if path is None or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        return None
+    return _reduced(load_image(path, max_pixels=max_pixels).rgb)
+
+
+def _reduced(rgb: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(rgb)
+    picture.thumbnail((SHOWN_SIDE_PX, SHOWN_SIDE_PX))
+    return picture
 
 
 def _inside(folder: Path, name: str | None) -> Path | None:
@@ -73,7 +105,6 @@ def _inside(folder: Path, name: str | None) -> Path | None:
 
 
 def _png(picture: Image.Image) -> bytes:
-    picture.thumbnail((SHOWN_SIDE_PX, SHOWN_SIDE_PX))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

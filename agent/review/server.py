@@ -22,6 +22,7 @@ from ..errors import FlawscopeError, ReviewConflictError
 from .decisions import make_decision
 from .desk import Outcome, ReviewDesk, Waiting
 from .items import ReviewItem
+from .pictures import has_map
 
 MAX_BODY = 16_384
 SLOWEST_S = 20.0
@@ -198,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             "score": item.image_score,
             "threshold": item.threshold,
             "size_px": item.size_px,
-            "map": item.anomaly_map is not None or "overlay" in item.pictures,
+            "map": has_map(item),
             "regions": [region.model_dump(mode="json") for region in item.regions],
             "candidates": candidates,
             "types": self.server.types(item.product),

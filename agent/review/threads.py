@@ -31,16 +31,14 @@ class GraphThreads:
 
     def waiting(self) -> list[ReviewItem]:
         """Everything that is asked now, the oldest question first."""
-        found: list[tuple[str, ReviewItem]] = []
-        seen: set[str] = set()
-        for kept in self._checkpointer.list(None):  # newest first
+        newest: dict[str, tuple[str, bool]] = {}
+        for kept in self._checkpointer.list(None):  # newest first; nothing else may be asked of it meanwhile
             at = kept.config["configurable"]
-            if at.get("checkpoint_ns") or at["thread_id"] in seen:
-                continue
-            seen.add(at["thread_id"])
-            if any(write[1] == "__interrupt__" for write in kept.pending_writes or ()):
-                found += [(at["checkpoint_id"], item) for item in self._asked(at["thread_id"])]
-        return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].id))]
+            if not at.get("checkpoint_ns") and at["thread_id"] not in newest:
+                asks = any(write[1] == "__interrupt__" for write in kept.pending_writes or ())
+                newest[at["thread_id"]] = (at["checkpoint_id"], asks)
+        waiting = sorted((since, thread_id) for thread_id, (since, asks) in newest.items() if asks)
+        return [item for _, thread_id in waiting for item in self._asked(thread_id)]
 
     def _asked(self, thread_id: str) -> Iterator[ReviewItem]:
         from langgraph.types import StateSnapshot
@@ -82,7 +80,7 @@ class GraphThreads:
         if self.waits(question):
             self._run(Command(resume={question.interrupt_id: decision}), question)
         state = self._state(question)
-        if state.next and not state.interrupts and "input" not in self._sources_since(question):
+        if state.tasks and not state.interrupts and "input" not in self._sources_since(question):
             self._run(None, question)
         report = self._state(question).values.get("report")
         return str(report["verdict"]) if isinstance(report, dict) and "verdict" in report else None
@@ -131,7 +129,8 @@ class GraphThreads:
         from ...tools.blas import single_blas_thread
 
         with single_blas_thread():
-            self._graph.invoke(given, _config(question.thread_id))
+            # each step is on the disk before the next begins, so that what a kill leaves is one of few states
+            self._graph.invoke(given, _config(question.thread_id), durability="sync")
 
     def _sources_since(self, question: Question) -> set[str]:
         """How the states after the question came about: ``loop``, ``input`` (another picture) or ``fork``."""
