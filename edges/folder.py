@@ -18,7 +18,7 @@ from .settling import Settling, Signature
 LOOK_S = 1.0
 """How often to look through the folder where nothing tells of changes."""
 LOOK_WHEN_TOLD_S = 30.0
-"""How often where something does."""
+"""How often where something does, once it has for a while."""
 WAIT_S = 0.25
 """A signal is noticed within this time."""
 
@@ -39,6 +39,7 @@ class WatchedFolder:
         self._identity = _identity(self.root)
         self._events = Events(self.root) if look_s is None and Events.available() else None
         self._look_s = look_s or LOOK_S
+        self._told_look_s = LOOK_S
         self._next_look_s = 0.0
 
     @property
@@ -69,7 +70,10 @@ class WatchedFolder:
             self._events.working = False  # another folder, or none, is at this path now: nothing is told of it
         if now_s >= self._next_look_s or (self._events is not None and self._events.lost()):
             self._look_through(settling)
-            self._next_look_s = time.monotonic() + (LOOK_WHEN_TOLD_S if self._told else self._look_s)
+            pause_s = self._told_look_s if self._told else self._look_s
+            self._next_look_s = time.monotonic() + pause_s
+            # Being told takes a moment to begin, and nobody says when it has: the first looks come soon.
+            self._told_look_s = min(2 * self._told_look_s, LOOK_WHEN_TOLD_S)
             return
         changed = self._events.taken() if self._events is not None else set()
         for path in {*changed, *settling.changing}:

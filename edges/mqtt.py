@@ -133,7 +133,7 @@ class MqttPublisher:
 
     def _tell(self, client: Client, state: str) -> None:
         with self._changed:
-            if client is self._client:
+            if client is self._client and self._state in (AWAY, HERE):  # a refusal is followed by an end without reason
                 self._state = state
                 self._changed.notify_all()
 
