@@ -82,8 +82,6 @@ class InspectionNodes:
         It also forgets the picture before: no score or failure of another part may count. A thread may be used again;
         what its reducers kept then is overwritten.
         """
-        from langgraph.types import Overwrite
-
         asked: Any = {key: state.get(key) for key in ("image", "product", "instruction")}
         loaded = self.load(asked)
         encoded = self.encode(asked | loaded)
@@ -95,6 +93,8 @@ class InspectionNodes:
         kept: Update = {"scores": {}, "documents": {}, "evidence": {}, "done": [], "trace": [], "error": None}
         kept |= {key: value for key, value in update.items() if key in kept}
         if state.get("trace") or state.get("error"):
+            from langgraph.types import Overwrite
+
             kept = {key: Overwrite(value) for key, value in kept.items()}
         return {**blank, **update, **kept}
 
