@@ -123,6 +123,9 @@ class Settings(BaseModel):
     entropy_settled: float = Field(
         0.2, ge=0.0, le=1.0, description="decision entropy up to which a verdict that was doubtful at first is accepted"
     )
+    ask_again: bool = Field(
+        False, description="ask a doubtful model again, drawn and in other orders: signs of doubt for a calibrator"
+    )
     actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"], ...] = Field(
         ("zoom", "reference", "refute", "latent", "self_consistency", "more_docs"),
         description="retry actions, in order of preference; refute and latent are for reasoners that are models",

@@ -6,16 +6,53 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..agent.reasoner import ReasonerReply
+from ..agent.reasoner.evidence import number
+from ..agent.schemas import Evidence
+from ..agent.settings import Settings
 from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..agent.uncertainty.calibrator import Calibrator
 
 UNCALIBRATED = "uncalibrated"
+AGAIN_ID = "S2"
+Again = dict[str, list[str | None]]
+
+
+def to_be_asked_again(state: InspectionState, entropy: float | None, settings: Settings) -> bool:
+    """Whether a model is asked again: where it may be, once, and only where its verdict is not settled anyway.
+
+    Args:
+        state: with what was asked before.
+        entropy: of the verdict; None, unknown, is doubtful.
+        settings: ``ask_again`` and ``entropy_settled``.
+    """
+    return settings.ask_again and not state.get("again") and (entropy is None or entropy > settings.entropy_settled)
+
+
+def again_evidence(again: Again, verdict: str) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """What asking again tells: signs of doubt by name, and the evidence that says so.
+
+    Args:
+        again: samples, and verdicts in each order of the options.
+        verdict: that was asked about again.
+    """
+    from ..agent.uncertainty.agreement import SAMPLE_TEMPERATURE, consistency, semantic_entropy
+
+    samples, permuted = again["samples"], again["permuted"]
+    agreed = consistency(verdict, permuted)
+    signs = {"semantic": semantic_entropy(samples), "permutation": None if agreed is None else 1.0 - agreed}
+    same = sum(meaning is not None and meaning.split(" | ")[0] == verdict for meaning in samples)
+    text = (
+        f"Asked again, {same} of {len(samples)} answers drawn at a temperature of {number(SAMPLE_TEMPERATURE)} say "
+        f"{verdict}, and {sum(one == verdict for one in permuted)} of {len(permuted)} orders of the options."
+    )
+    item = Evidence(id=AGAIN_ID, kind="consistency", text=text, source="model", values=dict(signs))
+    return signs, {AGAIN_ID: item.model_dump(mode="json")}
 
 
 def assessed(
-    state: InspectionState, reply: ReasonerReply, calibrator: Calibrator | None, reasoner: str
+    state: InspectionState, reply: ReasonerReply, calibrator: Calibrator | None, reasoner: str, again: Again
 ) -> dict[str, Any]:
     """What is known of a reply's doubt, as state.
 
@@ -24,6 +61,7 @@ def assessed(
         reply: any reasoner's.
         calibrator: None without one.
         reasoner: who replied.
+        again: of `asked_again`.
 
     Returns:
         ``doubt``: 1 - P(correct) and up to which it stands, empty when nothing calibrates it; ``entropy_source`` that
@@ -42,6 +80,7 @@ def assessed(
         parts=reply.parts,
         probability=state.get("decision", {}).get("probability"),
         similarities=[d["similarity"] for d in documents if d["similarity"] is not None],
+        **again,
     )
     right, chosen = calibrator.p_correct(known), calibrator.threshold(DETECTION)
     if right is None or not chosen.calibrated:

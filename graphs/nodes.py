@@ -12,7 +12,15 @@ import numpy as np
 
 from ..agent.errors import ConfigError, FlawscopeError, KnowledgeUnreachableError
 from ..agent.reasoner import DraftReport
-from ..agent.reasoner.base import EvidenceBundle, LatentReasoner, Refuter, Settles, wants_pictures
+from ..agent.reasoner.base import (
+    AsksAgain,
+    EvidenceBundle,
+    LatentReasoner,
+    ReasonerReply,
+    Refuter,
+    Settles,
+    wants_pictures,
+)
 from ..agent.verifier import verify
 from ..tools import views
 from ..tools.backbones import VisualFeatures
@@ -21,7 +29,7 @@ from ..tools.knowledge.categories import CategoryKnowledge, category_knowledge
 from ..tools.knowledge.features import image_part
 from . import evidence as ev
 from . import zero_shot
-from .doubt import assessed, doubt_in_words
+from .doubt import Again, again_evidence, assessed, doubt_in_words, to_be_asked_again
 from .judging import Judge, features_of
 from .planned import planned_evidence
 from .refuting import applied, as_state
@@ -88,7 +96,7 @@ class InspectionNodes:
         update = {**loaded, **encoded, "trace": [*loaded.get("trace", ()), *encoded.get("trace", ())]}
         blank: Update = {key: {} for key in ("picture", "features", "expert", "draft", "decision", "gate")}
         blank |= dict.fromkeys(("human", "entropy", "defect_type", "refutation"))
-        blank |= {"entropy_source": "", "doubt": {}, "answer": {}, "problems": []}
+        blank |= {"entropy_source": "", "doubt": {}, "answer": {}, "again": {}, "problems": []}
         blank |= {"fatal": False, "started": time.time()}
         kept: Update = {"scores": {}, "documents": {}, "evidence": {}, "done": [], "trace": [], "error": None}
         kept |= {key: value for key, value in update.items() if key in kept}
@@ -188,7 +196,8 @@ class InspectionNodes:
             reply = reasoner.think(seen, rgb, DraftReport)
         else:
             reply = reasoner.reason(seen, rgb, DraftReport)
-        assess = assessed(state, reply, self.deps.calibrator, reasoner.name)
+        again, signs, told = self._again(state, seen, reply)
+        assess = assessed(state, reply, self.deps.calibrator, reasoner.name, again)
         ahead: Any = {**state, **assess, "entropy": reply.entropy, "draft": reply.draft.model_dump(mode="json")}
         ahead["fatal"] = False
         settings = self.deps.settings
@@ -203,12 +212,26 @@ class InspectionNodes:
             "draft": reply.draft.model_dump(mode="json"),
             "entropy": reply.entropy,
             **assess,
-            "answer": {"parts": dict(reply.parts), "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
+            "again": again,
+            "answer": {"parts": {**reply.parts, **signs}, "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
             "problems": list(reply.problems),
-            **({"gate": gate, "evidence": ev.told_evidence(seen)} if gate else {}),
+            **({"gate": gate} if gate else {}),
+            "evidence": {**(ev.told_evidence(seen) if gate else {}), **told},
             "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},
             "note": reply.draft.verdict.value,
         }
+
+    def _again(
+        self, state: InspectionState, seen: EvidenceBundle, reply: ReasonerReply
+    ) -> tuple[Again, dict[str, float | None], dict[str, Any]]:
+        """What a doubtful model said when it was asked again, now or before; its signs of doubt and their evidence."""
+        reasoner, again = self.deps.reasoner, state.get("again", {})
+        if to_be_asked_again(state, reply.entropy, self.deps.settings) and isinstance(reasoner, AsksAgain):
+            asked = reasoner.ask_again(seen, [self._rgb(state)])
+            again = {"samples": list(asked.samples), "permuted": list(asked.permuted)}
+        if not again:
+            return {}, {}, {}
+        return again, *again_evidence(again, reply.draft.verdict.value)
 
     @step
     def verify(self, state: InspectionState) -> Update:

@@ -181,6 +181,7 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         "picture": {**state.get("picture", {}), "anomaly_map": state.get("expert", {}).get("anomaly_map")},
         "problems": state.get("problems", []),
         "doubt": state.get("doubt", {}),
+        **({"again": state["again"]} if state.get("again") else {}),
         "answer": {key: value for key, value in state.get("answer", {}).items() if key != "parts"},
     }
     if not state.get("error"):

@@ -59,6 +59,7 @@ class InspectionState(InspectionInput):
         entropy_source: where it comes from.
         doubt: P(correct) of that round by a calibrator and up to which doubt it stands; empty without one.
         answer: what a model's latest answer tells beyond its words: parts of the entropy, usage, log-probabilities.
+        again: what a model said when it was asked again: ``samples`` and ``permuted``; empty when it was not.
         problems: what could not be used of it, and what the verifier found.
         done: actions taken, each at most once.
         trace: one entry per step.
@@ -85,6 +86,7 @@ class InspectionState(InspectionInput):
     entropy_source: NotRequired[str]
     doubt: NotRequired[dict[str, Any]]
     answer: NotRequired[dict[str, Any]]
+    again: NotRequired[dict[str, list[str | None]]]
     problems: NotRequired[list[str]]
     fatal: NotRequired[bool]
     done: Annotated[list[str], append]

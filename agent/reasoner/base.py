@@ -258,6 +258,36 @@ class Refutation:
     mass: float | None
 
 
+@dataclass(frozen=True)
+class AskedAgain:
+    """What a model said when it was asked again.
+
+    Attributes:
+        samples: what drawn answers mean, equal texts for equal meanings; None inside where one had no meaning.
+        permuted: whether there is a defect, OK or NG, in each order of the options; None inside for no answer.
+    """
+
+    samples: tuple[str | None, ...]
+    permuted: tuple[str | None, ...]
+
+
+@runtime_checkable
+class AsksAgain(Protocol):
+    """A reasoner that can be asked again, to see whether it says the same."""
+
+    def ask_again(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> AskedAgain:
+        """Draw answers, and ask in other orders of the options.
+
+        Args:
+            evidence: as for `Reasoner.reason`.
+            images: the same.
+
+        Raises:
+            BackendError: the model or server failed.
+        """
+        ...
+
+
 @runtime_checkable
 class Refuter(Protocol):
     """A reasoner that can be asked to explain a suspicion as normal variation."""

@@ -17,7 +17,8 @@ from ...prompts import render
 from ..schemas import Verdict
 from ..vision_language import Generated, Message, OnText, Picture, VisionLanguageModel
 from .answer import NO_REGION, NO_TYPE, Answer, form_for
-from .base import DraftReport, EvidenceBundle, ReasonerReply, Refutation
+from .asking_again import ask_again
+from .base import AskedAgain, DraftReport, EvidenceBundle, ReasonerReply, Refutation
 from .deciding import VERDICTS, decision_entropy, entropy_of, settled
 from .evidence import UNKNOWN
 from .reading import as_draft, checked
@@ -103,6 +104,11 @@ class ModelReasoner:
     def refute(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> Refutation:
         """Explain the strongest area as normal variation; see ``Refuter``."""
         return refute(self.model, evidence, pictures(evidence, images))
+
+    def ask_again(self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]]) -> AskedAgain:
+        """Whether the model says the same again; see ``AsksAgain``."""
+        shown = pictures(evidence, images)
+        return ask_again(self.model, self.compose(evidence, shown), evidence, shown, form_of(evidence))
 
     def _reply(
         self,

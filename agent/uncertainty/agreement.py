@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
-from ..reasoner.base import DraftReport
-from ..schemas import Region
+from ..schemas import Verdict
 from ..vision_language.base import LetterAnswer, VisionLanguageModel
 from ..vision_language.messages import Message
 
 SAMPLES = 5
 SAMPLE_TEMPERATURE = 0.7
+HEAD_TOKENS = 64
+"""Of a drawn answer: its verdict, type and area come first, and its sentences are not read."""
+VERDICTS = frozenset(verdict.value for verdict in Verdict)
+_HEAD = re.compile(r'"(verdict|defect_type|region)"\s*:\s*"([^"]*)"')
 
 Answer = TypeVar("Answer", bound=Hashable)
 
@@ -43,12 +48,19 @@ class Meaning:
         return " | ".join((self.verdict, self.defect_type, self.place))
 
 
-def meaning_of(draft: DraftReport, regions: Sequence[Region]) -> Meaning:
-    """Verdict, type and coarse place of a draft; the place is that of the first area its location cites."""
-    cited = [item for claim in draft.claims if claim.field == "location" for item in claim.evidence_ids]
-    places = {region.id: region.place for region in regions}
-    place = next((places[item] for item in cited if item in places), "")
-    return Meaning(draft.verdict.value, draft.defect_type.name if draft.defect_type else "", place)
+def meaning_of(text: str, places: Mapping[str, str]) -> Meaning | None:
+    """Verdict, type and coarse place of an answer in the reasoner's form, of which the beginning is enough.
+
+    Args:
+        text: JSON, whole or cut behind the three; None comes back where it names no verdict.
+        places: region id -> its place.
+    """
+    said = dict(_HEAD.findall(text))
+    verdict = said.get("verdict")
+    if verdict not in VERDICTS:
+        return None
+    kind = "" if verdict == Verdict.OK else said.get("defect_type", "").lower()
+    return Meaning(verdict, kind, places.get(said.get("region", ""), ""))
 
 
 def semantic_entropy(meanings: Sequence[Hashable | None]) -> float | None:
@@ -73,10 +85,10 @@ def draw_meanings(
     messages: Sequence[Message],
     meaning: Callable[[str], Answer | None],
     *,
+    schema: type[BaseModel] | None = None,
     n: int = SAMPLES,
     temperature: float = SAMPLE_TEMPERATURE,
-    max_tokens: int = 256,
-    seed: int = 0,
+    max_tokens: int = HEAD_TOKENS,
 ) -> tuple[Answer | None, ...]:
     """Draw answers and keep what each means.
 
@@ -84,10 +96,10 @@ def draw_meanings(
         model: that is asked.
         messages: the conversation.
         meaning: of a reply; None when it has none.
-        n: draws, each with a seed of its own.
+        schema: form of the replies.
+        n: draws, with the seeds 0, 1 and on.
         temperature: of the draws, above 0.
         max_tokens: of each answer.
-        seed: of the first draw.
 
     Raises:
         BackendError: the model failed.
@@ -96,29 +108,10 @@ def draw_meanings(
     if not temperature > 0.0:
         raise ValueError("draws need a temperature above 0")
     drawn = (
-        model.generate(messages, max_tokens=max_tokens, temperature=temperature, seed=seed + offset)
-        for offset in range(n)
+        model.generate(messages, max_tokens=max_tokens, schema=schema, temperature=temperature, seed=seed)
+        for seed in range(n)
     )
     return tuple(meaning(reply.text) for reply in drawn)
-
-
-def weighted_vote(votes: Sequence[tuple[Answer, float]]) -> tuple[Answer, float]:
-    """The answer with the most confidence added up, and its share of all confidence.
-
-    Args:
-        votes: answers with their confidences, none below 0. Between equals the first named wins.
-
-    Raises:
-        ValueError: nobody votes, or a confidence is below 0 or infinite.
-    """
-    if not votes or any(not (math.isfinite(weight) and weight >= 0.0) for _, weight in votes):
-        raise ValueError("votes need confidences of 0 and more")
-    total: dict[Answer, float] = {}
-    for answer, weight in votes:
-        total[answer] = total.get(answer, 0.0) + weight
-    winner = max(total, key=lambda answer: total[answer])
-    everything = math.fsum(total.values())
-    return winner, total[winner] / everything if everything > 0.0 else 1.0 / len(total)
 
 
 # --- the order of the options -----------------------------------------------------------------------------------------

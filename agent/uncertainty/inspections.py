@@ -18,6 +18,8 @@ def inspected(
     parts: Mapping[str, float | None],
     probability: float | None,
     similarities: Iterable[float],
+    samples: Iterable[str | None] = (),
+    permuted: Iterable[str | None] = (),
 ) -> Answered:
     """What is known of how sure a verdict is.
 
@@ -28,6 +30,8 @@ def inspected(
             reasoner that decides by the calibrated probability itself.
         probability: calibrated probability of a defect; None when uncalibrated.
         similarities: of the documents found.
+        samples: what drawn answers mean; none when nothing was drawn.
+        permuted: the verdict in each order of the options; none when it was not asked again.
     """
     shares = {name: parts.get(f"p_{name.lower()}") for name in (v.value for v in Verdict)}
     known = {name: share for name, share in shares.items() if share is not None}
@@ -48,6 +52,8 @@ def inspected(
         p_defect=None if p_defect is None else min(1.0, p_defect),
         s_cal=probability,
         retrieval_similarity=max(similarities, default=None),
+        samples=tuple(samples),
+        permuted=tuple(permuted),
     )
 
 
@@ -73,6 +79,7 @@ def record_of(report: InspectionReport, *, defective: bool) -> AnswerRecord | No
             for item in report.evidence
             if item.kind == "document" and isinstance(value := item.values.get("similarity"), float)
         ],
+        **facts.get("again", {}),
     )
     if known.answer is None:
         return None
