@@ -131,21 +131,27 @@ def drift_tables(found: Iterable[ProductDrift]) -> list[Table | Text]:
             parts.append(_line(f"{name}: not tested: {drift.reason}."))
         if drift.reason and drift.quartiles is None:
             continue
-        heading = f"{name}: scores in spreads of good parts; alarm level {drift.level:g} over all batches"
-        columns = ("lot", "station", "line", "parts", "left out", "q1", "median", "q3", "p", "alarm at", "")
-        table = _table("batch", *columns, numbers=True)
-        table.add_row("", "references", "", "", f"{drift.references:,}", "", *_quartiles(drift.quartiles), "", "", "")
+        references = " / ".join(_quartiles(drift.quartiles))
+        parts.append(_heading(f"{name}: scores in spreads of good parts"))
+        parts.append(_line(f"{drift.references:,} references: q1 / median / q3 {references}"))
+        parts.append(_line(f"alarm level {drift.level:g} over all batches"))
         shown = _alarms_and_last(drift)
-        for batch in shown:
-            level = "" if batch.level is None else f"{batch.level:.1g}"
-            p_value = "" if batch.p_value is None else f"{batch.p_value:.1g}"
-            sign = {True: "DRIFT", False: "", None: "too few"}[batch.alarm] if not drift.reason else ""
-            place = (str(batch.number), _text(batch.lot or ""), _text(batch.station or ""), f"{batch.first_line:,}")
-            numbers = (f"{batch.parts:,}", f"{batch.left_out:,}", *_quartiles(batch.quartiles))
-            table.add_row(*place, *numbers, p_value, level, sign, style="bold red" if batch.alarm else None)
-        parts += [_heading(heading), table]
-        parts += _more(len(drift.batches) - len(shown))
+        parts += [_batches(shown, tested=not drift.reason), *_more(len(drift.batches) - len(shown))]
     return parts
+
+
+def _batches(shown: list[Batch], *, tested: bool) -> Table:
+    places = [name for name in ("lot", "station") if any(getattr(batch, name) for batch in shown)]
+    columns = ("line", "parts", "left out", "q1", "median", "q3", "p", "alarm at", "")
+    table = _table("batch", *places, *columns, numbers=True)
+    for batch in shown:
+        level = "" if batch.level is None else f"{batch.level:.1g}"
+        p_value = "" if batch.p_value is None else f"{batch.p_value:.1g}"
+        sign = {True: "DRIFT", False: "", None: "too few" if tested else ""}[batch.alarm]
+        given = (str(batch.number), *(_text(getattr(batch, name) or "") for name in places), f"{batch.first_line:,}")
+        numbers = (f"{batch.parts:,}", f"{batch.left_out:,}", *_quartiles(batch.quartiles))
+        table.add_row(*given, *numbers, p_value, level, sign, style="bold red" if batch.alarm else None)
+    return table
 
 
 def _alarms_and_last(drift: ProductDrift) -> list[Batch]:
@@ -157,7 +163,7 @@ def _alarms_and_last(drift: ProductDrift) -> list[Batch]:
 def _quartiles(quartiles: Quartiles | None) -> tuple[str, str, str]:
     if quartiles is None:
         return "", "", ""
-    first, median, third = (f"{value:.2f}" for value in quartiles)
+    first, median, third = (f"{round(value, 2) + 0.0:.2f}" for value in quartiles)  # no -0.00
     return first, median, third
 
 
@@ -221,7 +227,7 @@ def _table(first: str, *others: str, numbers: bool = False) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(first, overflow="fold")
     for name in others:
         words = name in {"rate", "lot", "station", "image", "what", "after", ""} or not numbers

@@ -64,7 +64,7 @@ def audit_export(
     if coco is not None:
         found = export_coco(_records(audit), coco)
         masks = f"{found.annotations:,} areas, {found.masks:,} with masks"
-        left_out = f"; {found.left_out:,} lines without a picture left out" if found.left_out else ""
+        left_out = f"; left out for want of a picture: {found.left_out:,}" if found.left_out else ""
         print_line(f"{coco}: {found.images:,} pictures, {masks}{left_out}")
     if junit is not None:
         name = audit.resolve().name if audit.is_dir() else audit.resolve().parent.name

@@ -1,0 +1,122 @@
+"""``audit export``, ``summary``, ``diff`` and ``drift`` as a shell sees them: what is printed, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from audit_records import made, written
+
+from flawscope.audits.drift import read_enrolment
+from flawscope.audits.records import AuditRecord
+
+SHIFT = [
+    made(1, product="plate", lot="L1", label="good"),
+    made(2, "NG", kind="dent", score=7.0, product="plate", lot="L1", label="dent"),
+    made(3, "REVIEW", score=2.5, product="plate", lot="L2", label="dent"),
+    made(4, error="input", product="plate", lot="L2"),
+]
+
+
+def like_the_references(cli: Any, shift: float = 0.0, count: int = 40) -> Iterator[AuditRecord]:
+    """Records that score as the product's references did, or by so many of their spreads higher."""
+    enrolment = read_enrolment(cli.home / "products", "plate")
+    scores, random = np.array(enrolment.scores), np.random.default_rng(0)
+    for number in range(1, count + 1):
+        score = float(random.choice(scores)) + (shift + 0.01 * random.normal()) * float(scores.std())
+        yield made(number, score=score, product="plate", lot="L1", versions={"product": enrolment.fingerprint})
+
+
+def test_all_exports_at_once(cli) -> None:
+    written(cli.folder / "shift", SHIFT)
+    done = cli(
+        "audit", "export", "shift", "--csv", "a.csv", "--coco", "a.json", "--junit", "a.xml", "--parquet", "a.pq"
+    )
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "a.csv: 4 rows",
+        "a.pq: 4 rows",
+        "a.json: 3 pictures, 0 areas, 0 with masks; left out for want of a picture: 1",
+        "a.xml: 4 cases, 2 failures, 1 errors, 0 skipped",
+    ]
+    assert ElementTree.parse(cli.folder / "a.xml").getroot().get("name") == "shift"
+    skipped = cli("audit", "export", "shift/records.jsonl", "--junit", "a.xml", "--review", "skipped")
+    assert "1 failures, 1 errors, 1 skipped" in skipped.out
+
+
+def test_an_export_needs_a_file_and_an_audit(cli) -> None:
+    written(cli.folder / "shift", SHIFT)
+    cli("audit", "export", "shift").refused(2, "--csv")
+    cli("audit", "export", "nowhere", "--csv", "a.csv").refused(4, "nowhere")
+    cli("audit", "export", "shift", "--csv", "shift/records.jsonl/a.csv").refused(10)
+    assert not (cli.folder / "a.csv").exists()
+
+
+def test_a_summary_is_a_page_or_json(cli) -> None:
+    written(cli.folder / "shift", SHIFT)
+    page = cli("audit", "summary", "shift")
+    assert (page.code, page.err) == (0, "")
+    assert "escapes (defective, called OK)" in page.out
+    assert max(len(line) for line in page.out.splitlines()) <= 100
+    found = json.loads(cli("audit", "summary", "shift", "--json").out)
+    assert found["whole"]["counts"] == {"parts": 4, "ok": 1, "ng": 1, "review": 1, "errors": 1}
+    assert found["whole"]["labelled"]["escapes"]["of"] == 2
+
+
+def test_an_unfinished_audit_is_told(cli) -> None:
+    written(cli.folder / "shift", SHIFT)
+    records = cli.folder / "shift" / "records.jsonl"
+    records.write_bytes(records.read_bytes()[:-10])
+    done = cli("audit", "summary", "shift", "--json")
+    assert json.loads(done.out)["whole"]["counts"]["parts"] == 3
+    assert "3 of 4 lines" in done.err
+
+
+def test_diff_says_by_its_exit_code_whether_anything_differs(cli) -> None:
+    written(cli.folder / "a", SHIFT, false_alarm=0.1)
+    written(cli.folder / "b", [*SHIFT[:2], made(3, "OK", score=2.5, product="plate", lot="L2", label="dent"), SHIFT[3]])
+    same = cli("audit", "diff", "a", "a")
+    assert (same.code, same.out) == (0, "4 lines before, 4 after: 4 unchanged.\n")
+    changed = cli("audit", "diff", "a", "b")
+    assert changed.code == 1
+    assert "escapes by the labels: 1 new, 0 mended." in changed.out
+    assert "false_alarm" in changed.out
+    found = json.loads(cli("audit", "diff", "a", "b", "--json").out)
+    assert found["transitions"] == [["REVIEW", "OK", 1]]
+    cli("audit", "diff", "a", "nowhere").refused(4, "nowhere")
+    cli("audit", "diff", "a", "b", "--tolerance", "-1").refused(2, "tolerance")
+
+
+def test_drift_says_by_its_exit_code_whether_it_alarms(cli) -> None:
+    written(cli.folder / "calm", like_the_references(cli))
+    written(cli.folder / "moved", like_the_references(cli, shift=6.0))
+    assert cli("audit", "drift", "calm").code == 0
+    moved = cli("audit", "drift", "moved")
+    assert (moved.code, moved.err) == (1, "")
+    assert "DRIFT" in moved.out
+    (found,) = json.loads(cli("audit", "drift", "moved", "--json").out)
+    assert found["alarm"] is True
+    assert found["batches"][0]["p_value"] <= found["batches"][0]["level"]
+
+
+@pytest.mark.parametrize("records", [[], SHIFT, [made(1, product="unheard_of")], [made(1, product="../plate")]])
+def test_drift_that_cannot_be_tested_is_no_all_clear(cli, records: list[AuditRecord]) -> None:
+    written(cli.folder / "shift", records)
+    done = cli("audit", "drift", "shift")
+    assert done.code == 3
+    assert "Traceback" not in done.err
+
+
+def test_other_versions_and_damage_are_refused(cli) -> None:
+    folder = written(cli.folder / "shift", SHIFT)
+    data = (folder / "records.jsonl").read_bytes()
+    for damaged in (data.replace(b'"1.0"', b'"9.9"', 1), b"\0" * 50 + b"\n", b"[]\n", b"[" * 9_000 + b"\n", data[1:]):
+        (folder / "records.jsonl").write_bytes(damaged)
+        for command in (("summary", "shift"), ("drift", "shift"), ("diff", "shift", "shift")):
+            cli("audit", *command).refused(4, "line 1")
+        cli("audit", "export", "shift", "--csv", "a.csv").refused(4, "line 1")
+    assert not (cli.folder / "a.csv").exists()
