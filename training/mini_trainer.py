@@ -25,7 +25,7 @@ from .mini_reports import PAGE_TOKENS
 from .mini_schedule import Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at
 from .questions.simulated import Simulator
 
-PAGE_SHARES = (0.55, 0.3, 0.15)
+PAGE_SHARES = (0.65, 0.2, 0.15)
 """How often a batch of reports has each budget of ``PAGE_TOKENS``."""
 LOG = "training.jsonl"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
