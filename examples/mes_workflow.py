@@ -24,19 +24,20 @@ from mes.database import PARTS, open_database
 from mes.rules import CHOICES
 from mes.workflow import Part, answer_for, open_workflow, redo, take_in, thread_of
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
-from flawscope.agent import FlawscopeError
+from flawscope.agent import FlawscopeError, StorageError
 
 
 def print_part(workflow: Any, part: Part) -> None:
     """The row that was written, or the question that is open."""
-    waiting = workflow.get_state(thread_of(part["serial"])).interrupts
-    if waiting:
-        asked = waiting[0].value
-        line = f"{asked['serial']}: {asked['verdict']}, {asked['proposed']}? {asked['problem'] or asked['why']}"
-    else:
-        row = part["row"] or {}
+    if row := part["row"]:
         line = f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}: {row['note']}"
+    else:
+        line = f"{part['serial']}: another process is at it"
+        for waiting in workflow.get_state(thread_of(part["serial"])).interrupts:
+            asked = waiting.value
+            line = f"{asked['serial']}: {asked['verdict']}, {asked['proposed']}? {asked['problem'] or asked['why']}"
     print(line)  # noqa: T201
 
 
@@ -78,6 +79,9 @@ def main(arguments: list[str]) -> int:
     except FlawscopeError as error:
         print(f"mes: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except DBAPIError as error:
+        print(f"mes: the database cannot be used: {str(error.orig).partition(chr(10))[0]}", file=sys.stderr)  # noqa: T201
+        return StorageError.exit_code
     return 0
 
 

@@ -139,7 +139,7 @@ def build_workflow(inspection: Any, database: Engine, checkpointer: Any = None) 
 @contextmanager
 def open_workflow(database: str, checkpoints: str) -> Iterator[Any]:
     """The workflow with all it needs; arrays go to disk, or another process could not go on inside an inspection."""
-    loaded, engine = load_settings(), open_database(database)
+    loaded, engine = load_settings({"ask_human": False}), open_database(database)  # the workflow asks, at its own step
     deps = InspectionDeps(loaded, ArtifactStore(loaded.home.artifacts))
     try:
         with open_checkpointer(checkpoints) as checkpointer:
@@ -155,12 +155,20 @@ def thread_of(serial: str) -> dict[str, Any]:
 
 
 def go_on(workflow: Any, given: Any, config: dict[str, Any]) -> Part:
-    """Run until the end or a question, telling each step; every step is on disk before the next begins."""
-    for place, update in workflow.stream(given, config, stream_mode="updates", subgraphs=True, durability="sync"):
-        for name in update:
-            if not name.startswith("__"):
-                print("/".join([step.partition(":")[0] for step in place] + [name]), file=sys.stderr)  # noqa: T201
-    state: Part = workflow.get_state(thread_of(config["configurable"]["thread_id"])).values
+    """Run until the end or a question, telling each step; every step is on disk before the next begins.
+
+    Returns:
+        The state that this run came to; another process may be at the same part and its thread elsewhere.
+    """
+    state: Part = {}
+    modes = ["updates", "values"]
+    for place, mode, found in workflow.stream(given, config, stream_mode=modes, subgraphs=True, durability="sync"):
+        if mode == "updates":
+            for name in found:
+                if not name.startswith("__"):
+                    print("/".join([step.partition(":")[0] for step in place] + [name]), file=sys.stderr)  # noqa: T201
+        elif not place:
+            state = found
     return state
 
 

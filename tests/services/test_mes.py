@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import Plant
 from postgres_server import postgres_server
@@ -98,6 +99,30 @@ def test_a_part_killed_at_every_step_is_booked_once_in_sqlite(plant: Plant, tmp_
 def test_a_part_killed_at_every_step_is_booked_once_in_postgresql(plant: Plant, postgres: str) -> None:
     database = postgres.replace("postgresql://", "postgresql+psycopg://")
     check(killed_everywhere(plant.square, database, database, OWN), OWN)
+
+
+@pytest.mark.usefixtures("plant_home")
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_several_processes_with_the_same_part_at_the_same_time(
+    where: str, plant: Plant, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    urls = [f"sqlite:///{tmp_path}/mes.db", f"sqlite:///{tmp_path}/checkpoints.db"]
+    if where == "postgresql":
+        server = request.getfixturevalue("postgres")
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE together")
+        urls = [server.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/together")] * 2
+    command = [sys.executable, str(SCRIPT), str(plant.new_good), *urls]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    several = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+        for _ in range(3)
+    ]
+    said = [process.communicate() for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0], "\n".join(err[-2000:] for _, err in said)
+    for out, _ in said:
+        (row,) = json.loads(out)["rows"]
+        assert (row["serial"], row["verdict"], row["disposition"]) == ("nowhere", "OK", "ship")
 
 
 @pytest.fixture
@@ -208,6 +233,8 @@ def test_the_command_line(
     assert booked == "SN-1: NG, rework, by Kim"
     assert mes_workflow.main(["part", "SN-2", "nowhere.png"]) == 4
     assert capsys.readouterr().err == "mes: nowhere.png does not exist. Check the path.\n"
+    assert mes_workflow.main(["--database", "sqlite:////nowhere/mes.db", "parts"]) == 10
+    assert capsys.readouterr().err == "mes: the database cannot be used: unable to open database file\n"
 
 
 def test_a_database_that_is_away_is_one_line_without_its_password() -> None:
