@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -312,3 +313,41 @@ def test_links_to_folders_are_not_followed_and_a_look_forgets_what_is_gone(here:
     folder.look(settling)
     assert [path.name for path in settling.changing] == ["a.png"]
     folder.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--publish", "mqtt://u:hunter2@b/t"), 2, "--publish cannot use that address"),
+        (("--publish", "https://mes.example/x"), 2, "FLAWSCOPE_WEBHOOK_KEY"),
+        (("--publish", "mqtt://127.0.0.1/t"), 8, "flawscope[mqtt]"),
+        (("--metrics-port", "0"), 8, "flawscope[telemetry]"),
+        (("--traces",), 8, "flawscope[telemetry]"),
+        (("--name-pattern", "["), 2, "--name-pattern"),
+        (("--settle", "0"), 2, "--settle"),
+        (("--out", "in"), 2, "--out must not be the watched folder"),
+    ],
+)
+def test_refusals_are_one_line_and_their_code(
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from flawscope import cli
+    from flawscope.edges import watch
+
+    monkeypatch.setattr(watch, "InspectWorker", lambda loaded, out: ToyWorker())
+    for module in ("paho.mqtt.client", "prometheus_client", "opentelemetry.sdk.trace"):
+        monkeypatch.setitem(sys.modules, module, None)  # as in the plain install
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "argv", ["flawscope", "watch", "in", "-p", "plate", "-o", "out", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == code
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert words in told.err
+    assert "hunter2" not in told.err

@@ -19,7 +19,7 @@ from edges_plant import KEY, Receiver, in_order
 from flawscope.audits.records import read_records
 
 RUN = Path(__file__).parents[1] / "edges_run.py"
-KILLS, PICTURES = 6, 90
+KILLS, PICTURES = 4, 60
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from edges_plant import KEY, Receiver, in_order, record
 
-from flawscope.agent.errors import ConfigError
+from flawscope.agent.errors import ConfigError, StorageError
 from flawscope.agent.settings import load_settings
 from flawscope.audits.records import RecordWriter
 from flawscope.edges import delivery
@@ -190,6 +190,21 @@ def test_stopping_keeps_what_is_left_for_the_next_time(tmp_path: Path, receiver:
     again = _Line(tmp_path, server.address)
     again.until(lambda: len(server.accepted) == 5)
     again.close()
+
+
+def test_a_disk_that_refuses_is_told_to_whoever_inspects(tmp_path: Path, receiver: Callable[..., Receiver]) -> None:
+    server = receiver()
+    line = _Line(tmp_path, server.address)
+    line.write(record(1))
+    line.until(lambda: len(server.accepted) == 1 and line.outbox.depth(line.address).pending == 0)
+    line.delivery.check()
+    line.records.write_bytes(b"")  # lost behind its back
+    line.delivery.recorded()
+    line.delivery._thread.join(60.0)
+    with pytest.raises(StorageError, match="shorter"):
+        line.delivery.check()
+    line.delivery.stop(0.0)
+    line.outbox.close()
 
 
 def test_redirects_are_not_followed(tmp_path: Path, receiver: Callable[..., Receiver]) -> None:
