@@ -25,6 +25,7 @@ class Arm:
         tokens: E_c among the embeddings.
         think: latent reasoning, or one of its controls, by the name it has there; None for none.
         retries: ask again with further evidence while the answer's entropy is high.
+        refutes: argue against the area that was found when the entropy is high.
         needs: what it needs that may be missing; the table then says so.
     """
 
@@ -37,6 +38,7 @@ class Arm:
     tokens: bool = False
     think: str | None = None
     retries: bool = False
+    refutes: bool = False
     needs: tuple[str, ...] = ()
 
     @property
@@ -72,6 +74,7 @@ LADDER: tuple[Arm, ...] = (
         )
     ),
     Arm("A9", "A5 + retries with further looks and pages", "A5", pages="default", told="calibrated", retries=True),
+    Arm("A9.refute", "A5 + arguing against the area found", "A5", pages="default", told="calibrated", refutes=True),
 )
 BY_NAME = {arm.name: arm for arm in LADDER}
 

@@ -19,6 +19,7 @@ from .answering import Known, permuted, record, says_yes
 from .arms import Arm
 from .evidence import PictureEvidence
 from .questions import Item
+from .refuting import refuted
 from .run import picture, question_of
 from .scoring import DETECTION
 
@@ -94,6 +95,9 @@ class Asking:
             found = self.choose(item, given, evidence)
             if arm.retries:
                 found, tried = self._retry(item, given, evidence, found)
+                extra |= tried
+            elif arm.refutes:
+                found, tried = refuted(self, item, given, evidence, found, DOUBT)
                 extra |= tried
         seconds = time.perf_counter() - begun
         extra |= {"calls": self.calls - calls, "positions": extra.get("positions", self.positions - positions)}

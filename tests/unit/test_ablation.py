@@ -179,6 +179,49 @@ def test_retries_bring_new_evidence_and_keep_the_surest_answer(items: ItemSet, s
     assert Asking(sure, items.root).line(item, BY_NAME["A9"], evidence)["retries"] == []
 
 
+def test_an_area_is_argued_against_only_in_doubt_and_moves_the_probability_within_bounds(
+    items: ItemSet, source: EvidenceSource
+) -> None:
+    class Argues(Reader):
+        def __init__(self, first: float) -> None:
+            super().__init__()
+            self.first = first
+
+        def choose(self, messages: Any, letters: Any) -> LetterAnswer:
+            self.asked.append(list(messages))
+            text = messages[-1].text
+            if "You have tried to explain it away." in text:
+                shares = {"A": 0.5, "B": 0.5}
+                shares["A" if text.index("a deviation") < text.index("normal variation") else "B"] = 1.0
+                return LetterAnswer("A", {x: s / 1.5 for x, s in shares.items()}, 1.0, "A")
+            share = self.first if len(self.asked) == 1 else 0.95
+            return LetterAnswer("A", {x: share if x == "A" else 1 - share for x in letters}, 1.0, "A")
+
+        def generate(self, messages: Any, **options: Any) -> Generated:
+            self.asked.append(list(messages))
+            return Generated("It may be glare.", None, "stop", {"prompt_tokens": 5, "completion_tokens": 3})
+
+    item = next(
+        one
+        for one in items.items
+        if one.task == "Anomaly Detection" and source.of(one).bundle.regions and len(one.options) == 2
+    )
+    evidence = source.of(item)
+    model = Argues(0.6)
+    line = Asking(model, items.root).line(item, BY_NAME["A9.refute"], evidence)
+    tried = line["refutation"]
+    assert (line["refuted"], line["calls"], line["answer"]) == (True, 5, "A")
+    assert line["probabilities"]["A"] == 0.95  # the surer answer stands
+    assert tried["defect"] == pytest.approx(2 / 3)
+    odds = [tried[when] / (1 - tried[when]) for when in ("before", "after") if tried[when] < 1.0]
+    assert (tried["before"] >= 0.5) == (tried["after"] >= 0.5)
+    assert len(odds) < 2 or 1.0 <= odds[1] / odds[0] <= 2.0
+    assert len(model.asked[1][0].pictures) == 3
+    assert Asking(Argues(0.99), items.root).line(item, BY_NAME["A9.refute"], evidence)["refuted"] is False
+    other = replace(item, task="Defect Classification")
+    assert Asking(Argues(0.6), items.root).line(other, BY_NAME["A9.refute"], evidence)["refuted"] is False
+
+
 def test_further_evidence_depends_on_what_is_asked(items: ItemSet, source: EvidenceSource) -> None:
     item = part(items)
     evidence = source.of(item)
