@@ -148,9 +148,10 @@ def _batches(shown: list[Batch], *, tested: bool) -> Table:
         level = "" if batch.level is None else f"{batch.level:.1g}"
         p_value = "" if batch.p_value is None else f"{batch.p_value:.1g}"
         sign = {True: "DRIFT", False: "", None: "too few" if tested else ""}[batch.alarm]
-        given = (str(batch.number), *(_text(getattr(batch, name) or "") for name in places), f"{batch.first_line:,}")
-        numbers = (f"{batch.parts:,}", f"{batch.left_out:,}", *_quartiles(batch.quartiles))
-        table.add_row(*given, *numbers, p_value, level, sign, style="bold red" if batch.alarm else None)
+        given = [_text(getattr(batch, name) or "") for name in places]
+        numbers = (f"{batch.first_line:,}", f"{batch.parts:,}", f"{batch.left_out:,}", *_quartiles(batch.quartiles))
+        style = "bold red" if batch.alarm else None
+        table.add_row(str(batch.number), *given, *numbers, p_value, level, sign, style=style)
     return table
 
 
