@@ -25,6 +25,7 @@ class Arm:
         tokens: E_c among the embeddings.
         think: latent reasoning, or one of its controls, by the name it has there; None for none.
         retries: ask again with further evidence while the answer's entropy is high.
+        signs: ask again for signs of doubt, drawn and in other orders of the options; the answers are the row's own.
         refutes: argue against the area that was found when the entropy is high.
         needs: what it needs that may be missing; the table then says so.
     """
@@ -38,6 +39,7 @@ class Arm:
     tokens: bool = False
     think: str | None = None
     retries: bool = False
+    signs: bool = False
     refutes: bool = False
     needs: tuple[str, ...] = ()
 
@@ -59,6 +61,7 @@ LADDER: tuple[Arm, ...] = (
     Arm("A5", "calibrated and gated instead", "A4", pages="default", told="calibrated"),
     Arm("A5.nodoc", "A5 without pages", "A5", told="calibrated"),
     Arm("A5.noref", "A5 without the reference picture", "A5", references=False, pages="default", told="calibrated"),
+    Arm("A5.signs", "A5, asked again for signs of doubt", "A5", pages="default", told="calibrated", signs=True),
     Arm("A6", "A5 + prior tokens", "A5", pages="default", told="calibrated", tokens=True, needs=("tokens",)),
     Arm("A7", "A5 + prompts by type (HSP)", "A5", pages="default", told="calibrated", needs=("text tower",)),
     Arm("A8", "A5 + latent reasoning", "A5", pages="default", told="calibrated", think="latent", needs=("local",)),

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.reasoner.prior_lines import Prior, prior_lines
+from ...agent.uncertainty.agreement import draw_meanings
 from ...agent.vision_language import LetterAnswer, Message, Slot, VisionLanguageModel
+from ...agent.vision_language.reported import named_letter
+from ...agent.vision_language.served import LETTER_TOKENS
 from ...tools.knowledge.schema import KnowledgeDocument
 from ...training.questions import PRIOR_TASKS, compose_question, knowledge_lines
 from .answering import Known, permuted, record, says_yes
@@ -85,6 +88,7 @@ class Asking:
             evidence: about its picture; None for an arm that uses none of it.
         """
         evidence = NOTHING if evidence is None else evidence
+        others: tuple[str | None, ...] = ()
         begun, calls, positions = time.perf_counter(), self.calls, self.positions
         given = self.given(item, arm, evidence)
         extra: dict[str, Any] = {"arm": arm.name}
@@ -96,13 +100,16 @@ class Asking:
             if arm.retries:
                 found, tried = self._retry(item, given, evidence, found)
                 extra |= tried
+            elif arm.signs:
+                drawn, others = self._signs(item, given, evidence)
+                extra["samples"] = list(drawn)
             elif arm.refutes:
                 found, tried = refuted(self, item, given, evidence, found, DOUBT)
                 extra |= tried
         seconds = time.perf_counter() - begun
         extra |= {"calls": self.calls - calls, "positions": extra.get("positions", self.positions - positions)}
         similarity = evidence.similarity if arm.pages is not None else None
-        known = Known(evidence.s_cal if arm.told == "calibrated" else None, similarity, (), extra)
+        known = Known(evidence.s_cal if arm.told == "calibrated" else None, similarity, others, extra)
         return record(item, self.model.name, found, seconds, known)
 
     def given(self, item: Item, arm: Arm, evidence: PictureEvidence) -> Given:
@@ -155,6 +162,21 @@ class Asking:
             moved, back = permuted(item, turn)
             found.append(mapped_back(self.choose(moved, given, evidence), back))
         return found
+
+    def _signs(
+        self, item: Item, given: Given, evidence: PictureEvidence
+    ) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
+        """Letters of drawn answers, and of answers under other orders; a drawn reply that names none is None."""
+        letters = tuple(item.options)
+
+        def letter(reply: str) -> str | None:
+            named = named_letter(reply, letters)
+            return None if named is None else named[0]
+
+        drawn = draw_meanings(self.model, self.messages(item, given, evidence), letter, max_tokens=LETTER_TOKENS)
+        self.calls += len(drawn)
+        others = self.reordered(item, given, evidence, min(ORDERS, len(letters) - 1))
+        return drawn, tuple(other.letter for other in others)
 
     def _think(
         self, item: Item, given: Given, evidence: PictureEvidence, control: str

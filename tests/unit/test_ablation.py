@@ -15,7 +15,7 @@ from PIL import Image
 from flawscope.agent.errors import BackendError, ConfigError
 from flawscope.agent.reasoner.prior_lines import Prior, PriorBox
 from flawscope.agent.settings import LoadedSettings, load_settings
-from flawscope.agent.uncertainty.records import read_log
+from flawscope.agent.uncertainty.records import AnswerRecord, read_log
 from flawscope.agent.vision_language import Generated, LetterAnswer, Message, Picture
 from flawscope.benchmarks import efficiency
 from flawscope.benchmarks.ablation import RULES, run_ablation
@@ -177,6 +177,25 @@ def test_retries_bring_new_evidence_and_keep_the_surest_answer(items: ItemSet, s
     assert line["answer"] == "A"  # of the second call, the surest: not the last
     sure = Reader()
     assert Asking(sure, items.root).line(item, BY_NAME["A9"], evidence)["retries"] == []
+
+
+def test_signs_of_doubt_are_logged_beside_the_same_answer(items: ItemSet, source: EvidenceSource) -> None:
+    class Draws(Reader):
+        def generate(self, messages: Any, **options: Any) -> Generated:
+            assert options["temperature"] == 0.7
+            return Generated(("A", "A.", "B", "It is unclear", "A")[options["seed"]], None, "stop")
+
+    item = next(one for one in items.items if len(one.options) == 4)
+    evidence = source.of(item)
+    model = Draws()
+    line = Asking(model, items.root).line(item, BY_NAME["A5.signs"], evidence)
+    assert line["samples"] == ["A", "A", "B", None, "A"]
+    assert len(line["permuted"]) == 3
+    assert line["calls"] == 9
+    plain = Asking(Reader(), items.root).line(item, BY_NAME["A5"], evidence)
+    assert line["answer"] == plain["answer"]
+    assert (plain["permuted"], plain.get("samples")) == ([], None)
+    assert AnswerRecord.model_validate(line).samples == ("A", "A", "B", None, "A")
 
 
 def test_an_area_is_argued_against_only_in_doubt_and_moves_the_probability_within_bounds(
