@@ -84,10 +84,13 @@ def watch(
 
     with _stop_signals() as stopped:
         watching = edge.Watch(loaded, plan, recorded)
-        watching.run(stopped, lambda manner: print_error(f"watching {folder}, {manner}; Ctrl-C ends it."))
+        watching.run(stopped, print_error)
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("OK", "NG", "REVIEW"))
     gone = f"; {watching.vanished} vanished before they could be read" if watching.vanished else ""
     print_error(f"stopped: {counts.total()} pictures: {told}{gone}. The next watch goes on from here.")
+    if watching.waiting or watching.refused:
+        left = f"{watching.waiting} verdicts wait and {watching.refused} were refused"
+        print_error(f"{left}: flawscope outbox list {out}")
 
 
 @contextmanager

@@ -73,6 +73,16 @@ class Delivery:
         outbox.begin(publisher.destination, records)
         self._thread = threading.Thread(target=self._run, name=f"deliver {publisher.destination}", daemon=True)
 
+    @property
+    def destination(self) -> str:
+        """Its address."""
+        return self._publisher.destination
+
+    @property
+    def away(self) -> bool:
+        """Whether the destination is taken for away."""
+        return self._in_a_row >= AWAY_AFTER
+
     def start(self) -> None:
         """Begin to deliver."""
         self._thread.start()
@@ -125,7 +135,7 @@ class Delivery:
 
     def _free(self, sending: Mapping[Future[Outcome], Message]) -> int:
         """How many more messages may be on their way now."""
-        return (1 if self._in_a_row >= AWAY_AFTER else self._publisher.lanes) - len(sending)
+        return (1 if self.away else self._publisher.lanes) - len(sending)
 
     def _next(self, sending: Mapping[Future[Outcome], Message]) -> list[Message]:
         free = self._free(sending)
@@ -152,7 +162,7 @@ class Delivery:
             wait_s = backoff_s(message.attempts + 1, random.random(), LONGEST_WAIT_S)  # noqa: S311 - jitter
             self._outbox.failed(message, outcome.problem, now + max(wait_s, asked_s))
         self._in_a_row = self._in_a_row + 1 if outcome.kind == "later" else 0
-        if self._in_a_row >= AWAY_AFTER:
+        if self.away:
             chance = random.random()  # noqa: S311 - jitter
             asked_s = max(backoff_s(self._in_a_row - AWAY_AFTER + 1, chance, LONGEST_AWAY_S), asked_s)
         self._away_until = max(self._away_until, time.monotonic() + asked_s)

@@ -121,7 +121,7 @@ class Watch:
             raise ConfigError("--out must not be the watched folder or hold it.", hint="Name another folder.")
         if len(set(plan.publish)) != len(plan.publish):
             raise ConfigError("--publish names an address twice.")
-        self.vanished = 0
+        self.vanished, self.waiting, self.refused = 0, 0, 0
         self._loaded, self._plan, self._on_record = loaded, plan, on_record
         self._worker = worker or InspectWorker(loaded, str(plan.out))
         self._publishers = publishers or tuple(publisher_for(text, loaded.settings) for text in plan.publish)
@@ -130,18 +130,21 @@ class Watch:
         self._settling = Settling(plan.settle_s)
         self._queue: deque[tuple[Arrival, float]] = deque()
         self._deliveries: list[Delivery] = []
+        self._away: set[str] = set()
+        self._notice: Callable[[str], None] = lambda text: None
 
-    def run(self, stopped: Callable[[], bool], on_ready: Callable[[str], None] = lambda manner: None) -> None:
+    def run(self, stopped: Callable[[], bool], notice: Callable[[str], None] = lambda text: None) -> None:
         """Inspect what is there and what comes, until told to stop.
 
         Args:
             stopped: asked between pictures and at least four times a second.
-            on_ready: told how changes are noticed, once everything is loaded.
+            notice: told in words when everything is loaded, and when an address goes away and comes back; from several
+                threads.
 
         Raises:
             FlawscopeError: nothing can be inspected, or the disk refuses; what is recorded stays and goes on later.
         """
-        plan = self._plan
+        plan, self._notice = self._plan, notice
         with storage_errors(plan.out):
             plan.out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -157,7 +160,7 @@ class Watch:
             folder = WatchedFolder(plan.root, plan.out, plan.look_s)
             stack.callback(folder.close)
             stack.enter_context(self._publishing(records))
-            on_ready(folder.manner)
+            notice(f"watching {plan.folder}, {folder.manner}; Ctrl-C ends it.")
             while not stopped():
                 for delivery in self._deliveries:
                     delivery.check()
@@ -239,6 +242,7 @@ class Watch:
                 self._metrics = self._made_metrics(self._plan.metrics_port, outbox)
                 stack.callback(self._metrics.close)
             if outbox is not None:
+                stack.callback(self._count_left, outbox)
                 self._deliveries = [
                     Delivery(outbox, records, publisher, on_change=self._attempted) for publisher in self._publishers
                 ]
@@ -250,6 +254,17 @@ class Watch:
     def _attempted(self, destination: str, outcome: Outcome) -> None:
         if self._metrics is not None:
             self._metrics.attempted(destination, outcome.kind)
+        away = any(delivery.away for delivery in self._deliveries if delivery.destination == destination)
+        if away and destination not in self._away:
+            self._away.add(destination)
+            self._notice(f"{destination} takes no verdicts now ({outcome.problem}); they wait, and inspection goes on.")
+        elif not away and destination in self._away:
+            self._away.remove(destination)
+            self._notice(f"{destination} takes verdicts again.")
+
+    def _count_left(self, outbox: Outbox) -> None:
+        depths = [outbox.depth(publisher.destination) for publisher in self._publishers]
+        self.waiting, self.refused = sum(depth.pending for depth in depths), sum(depth.dead for depth in depths)
 
     def _made_traces(self) -> Traces:
         from .telemetry import Traces

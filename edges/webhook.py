@@ -12,10 +12,13 @@ import base64
 import binascii
 import hashlib
 import hmac
+import socket
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -93,7 +96,8 @@ class WebhookPublisher:
         self._key = signing_key(settings.webhook_key.get_secret_value())
         self._timeout_s = settings.publish_timeout_s
         verify = tls_context() if address.scheme == "https" else False
-        self._client = httpx.Client(timeout=settings.publish_timeout_s, verify=verify, follow_redirects=False)
+        once = httpx.Limits(max_connections=LANES, max_keepalive_connections=0)
+        self._client = httpx.Client(timeout=settings.publish_timeout_s, verify=verify, limits=once)
 
     def send(self, message: Message) -> Outcome:
         """One attempt."""
@@ -117,9 +121,30 @@ class WebhookPublisher:
 
     def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, str | None]:
         """Status and Retry-After; the answer's body is not read, as nobody needs it and it may never end."""
-        with self._client.stream("POST", self.destination, content=body, headers=headers) as answer:
-            return answer.status_code, answer.headers.get("retry-after")
+        connections: list[Any] = []
+
+        def connected(event: str, info: dict[str, Any]) -> None:
+            if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+                connections.append(info["return_value"])
+
+        # The client's own limit begins anew with every byte: who sends one now and then would be listened to for ever.
+        limit = threading.Timer(self._timeout_s, _cut, [connections])
+        limit.daemon = True
+        limit.start()
+        try:
+            given: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": connected}}
+            with self._client.stream("POST", self.destination, **given) as answer:
+                return answer.status_code, answer.headers.get("retry-after")
+        finally:
+            limit.cancel()
 
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+
+def _cut(connections: list[Any]) -> None:
+    """End connections under whoever reads from them."""
+    for connection in connections:
+        with suppress(OSError):  # it has ended by itself
+            connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)

@@ -34,6 +34,7 @@ class _Running:
 
     def __init__(self, folder: Path, out: Path, worker: Any = None, **options: Any) -> None:
         self.records: list[AuditRecord] = []
+        self.notices: list[str] = []
         self.changed = threading.Condition()
         self.failure: Exception | None = None
         self._end, ready = threading.Event(), threading.Event()
@@ -45,7 +46,7 @@ class _Running:
 
     def _run(self, ready: threading.Event) -> None:
         try:
-            self.watch.run(self._end.is_set, lambda manner: ready.set())
+            self.watch.run(self._end.is_set, lambda text: (self.notices.append(text), ready.set()))  # type: ignore[arg-type, func-returns-value]
         except Exception as error:  # noqa: BLE001 - shown by the test
             self.failure = error
             ready.set()
@@ -229,8 +230,15 @@ def test_a_dead_destination_never_stops_the_inspection_and_gets_all_later(
     for number in range(20):
         (here / "in" / f"{number}.png").write_bytes(b"good")
     run.until(20)
+    while len(run.notices) < 2:
+        time.sleep(0.02)
     run.stop()
     live.close()
+    assert (
+        run.notices[1]
+        == f"{address} takes no verdicts now (ConnectError: no answer); they wait, and inspection goes on."
+    )
+    assert (run.watch.waiting, run.watch.refused) == (20, 0)
     ids = [record.id for record in _on_disk(here / "out")]
     assert sorted(live.keys) == sorted(ids)
     with Outbox(here / "out") as outbox:

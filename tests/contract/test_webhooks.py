@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,7 +21,7 @@ from flawscope.audits.records import RecordWriter
 from flawscope.edges import delivery
 from flawscope.edges.delivery import Delivery, backoff_s
 from flawscope.edges.destination import parse_address, publisher_for
-from flawscope.edges.outbox import Outbox
+from flawscope.edges.outbox import Message, Outbox
 from flawscope.edges.webhook import asked_wait_s, signing_key
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -205,6 +207,29 @@ def test_a_disk_that_refuses_is_told_to_whoever_inspects(tmp_path: Path, receive
         line.delivery.check()
     line.delivery.stop(0.0)
     line.outbox.close()
+
+
+def test_a_server_that_answers_a_byte_at_a_time_is_left_after_the_time_limit() -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK" + b"\r\nx: y" * 1000:
+                    connection.sendall(bytes([byte]))
+                    if over.wait(0.1):
+                        return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        publisher = publisher_for(address, load_settings().settings)
+        outcome = publisher.send(Message(1, address, "0" * 32, "S1", b"{}", 0.0, 0.0, 0, "pending", ""))
+        over.set()
+        dripping.join(60.0)
+        publisher.close()
+    assert outcome.kind == "later"
 
 
 def test_redirects_are_not_followed(tmp_path: Path, receiver: Callable[..., Receiver]) -> None:
