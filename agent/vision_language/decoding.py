@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from .base import Generated, OnText, TokenScore
 from .grammar import Matcher
+from .rows import OneRow, Rows
 
 TOP = 20
 """Alternatives kept for each token, as many as common servers give."""
@@ -115,46 +116,6 @@ def _entropy(logp: torch.Tensor) -> float:
     return max(0.0, float(-(p * torch.where(p > 0, logp, torch.zeros_like(logp))).sum()))
 
 
-class Rows(Protocol):
-    """Prompts side by side whose answers grow together.
-
-    Attributes:
-        logits: float32 (B, V), raw, of each row's next token.
-        lengths: of the prompts, in tokens.
-    """
-
-    logits: torch.Tensor
-    lengths: Sequence[int]
-
-    def step(self, tokens: Sequence[int]) -> None:
-        """One more token for each row."""
-        ...
-
-
-class _OneRow:
-    """A computed prompt alone."""
-
-    def __init__(self, model: Any, prefix: Prefix) -> None:
-        self.logits = prefix.logits[None]
-        self.lengths: Sequence[int] = (prefix.length,)
-        self._model, self._cache, self._position = model, prefix.cache(), prefix.next_position
-        self._seen = prefix.length
-
-    def step(self, tokens: Sequence[int]) -> None:
-        device = self.logits.device
-        self._seen += 1
-        with torch.no_grad():
-            out = self._model(
-                inputs_embeds=self._model.get_input_embeddings()(torch.tensor([list(tokens)], device=device)),
-                attention_mask=torch.ones((1, self._seen), dtype=torch.long, device=device),
-                position_ids=torch.full((3, 1, 1), self._position, device=device),
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        self._cache, self._position = out.past_key_values, self._position + 1
-        self.logits = out.logits[:, -1].float()
-
-
 @dataclass(eq=False)
 class _Growing:
     """An answer while it grows.
@@ -214,7 +175,7 @@ class Decoder:
             seed: of the sampling.
             on_text: sees the answer grow.
         """
-        row = _OneRow(self.model, prefix)
+        row = OneRow(self.model, prefix)
         options: dict[str, Any] = {"temperature": temperature, "seed": seed, "on_text": on_text}
         return self.decode_rows(row, max_tokens=max_tokens, matchers=[matcher], **options)[0]
 
