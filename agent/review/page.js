@@ -69,7 +69,8 @@ async function load() {
 
 function setButtons() {
   const open = shown !== null && shown.decision === null;
-  for (const id of ["ok", "ng", "note"]) at(id).disabled = !open || busy;
+  for (const id of ["ok", "ng"]) at(id).disabled = !open || busy;
+  at("noting").hidden = !open;
   at("skip").disabled = busy || !items.some(isOpen);
   at("undo").disabled = busy || !(done.length || (shown && shown.decision));
   for (const id of ["mark", "zoom"]) at(id).disabled = shown === null;
@@ -187,7 +188,8 @@ async function step(path, told, said) {
       await load();
       await show(told.id);
     }
-    say(error.message, true);
+    const overtaken = error.status === 409 && shown && shown.decision;
+    say(overtaken ? `Somebody was quicker: ${summary(shown)}. Undo takes that back.` : error.message, true);
   }
   setButtons();
 }
@@ -199,9 +201,11 @@ function decide(verdict, kind) {
 }
 
 function undo() {
-  let last = done.pop() || (shown && shown.decision ? shown.id : null);
+  const last = shown && shown.decision ? shown.id : done.pop();
   const item = items.find((one) => one.id === last);
-  if (item) step("undo", {id: item.id, version: item.version}, `${item.name}: taken back.`);
+  if (!item) return;
+  done.splice(0, done.length, ...done.filter((id) => id !== item.id));
+  step("undo", {id: item.id, version: item.version}, `${item.name}: ${item.confirmed_by ? "no longer confirmed" : "open again"}.`);
 }
 
 function openKinds() {
@@ -231,11 +235,11 @@ function toggle(button, on) {
 const pressed = (button) => button.getAttribute("aria-pressed") === "true";
 
 const actions = {
-  o: () => decide("OK", ""), n: openKinds, s: () => busy || next(), u: () => busy || undo(),
+  o: () => decide("OK", ""), n: openKinds, s: () => { if (!busy) { say(""); next(); } }, u: () => busy || undo(),
   v: () => { view = view === "overlay" ? "picture" : "overlay"; if (shown) drawPicture(); },
   b: () => { at("boxes").style.display = toggle(at("mark"), !pressed(at("mark"))) ? "" : "none"; },
   z: () => { at("stage").classList.toggle("actual", toggle(at("zoom"), !pressed(at("zoom")))); fit(); },
-  "/": () => at("note").focus(),
+  "/": () => at("noting").hidden || at("note").focus(),
   j: () => move(1), k: () => move(-1), arrowdown: () => move(1), arrowup: () => move(-1),
 };
 
@@ -243,7 +247,9 @@ function move(by) {
   const rows = items.filter((item) => inFilter(item) || (shown && item.id === shown.id));
   const here = shown ? rows.findIndex((item) => item.id === shown.id) : -1;
   const to = rows[Math.min(rows.length - 1, Math.max(0, here + by))];
-  if (to && !busy) show(to.id).then(() => at("list").querySelector("[aria-current]")?.scrollIntoView({block: "nearest"}));
+  if (!to || busy) return;
+  say("");
+  show(to.id).then(() => at("list").querySelector("[aria-current]")?.scrollIntoView({block: "nearest"}));
 }
 
 document.addEventListener("keydown", (event) => {
@@ -278,7 +284,9 @@ at("kind-form").addEventListener("submit", (event) => {
 at("cancel").addEventListener("click", () => at("kind").close());
 at("list").addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button && !busy) show(button.dataset.id);
+  if (!button || busy) return;
+  say("");
+  show(button.dataset.id);
 });
 document.querySelector(".filters").addEventListener("click", (event) => {
   const button = event.target.closest("button");

@@ -1,0 +1,230 @@
+"""The review page in a real browser: keys, two tabs, hostile names, and nothing that leaves the machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Plant
+from fakes import texture, with_scratch, with_square
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from review_parts import asking, audited, desk_of
+
+from flawscope.agent.review.pictures import shown_overlay, shown_picture
+from flawscope.agent.review.server import ReviewServer
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync"
+).split()
+HOSTILE = '"><img src=x onerror=alert(1)> & \u202egnp.png'
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """Chromium as Debian packs it, with an empty profile."""
+    with sync_playwright() as started:
+        context = started.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"),
+            executable_path=CHROMIUM,
+            args=ARGUMENTS,
+            headless=True,
+            viewport={"width": 1280, "height": 800},
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def server(plant: Plant, tmp_path: Path) -> Iterator[ReviewServer]:
+    """Three parts of an audit and a workflow that waits."""
+    from conftest import save
+
+    images = [
+        save(tmp_path / "parts", "square.png", with_square(texture(401), 40, 40)),
+        save(tmp_path / "parts", HOSTILE, with_scratch(texture(402))),
+        save(tmp_path / "parts", "good.png", texture(403)),
+    ]
+    loaded = plant.loaded(ask_human=True, max_actions=0)
+    folder = audited(plant.loaded(), tmp_path / "audit", images)
+    with asking(loaded, tmp_path / "t.sqlite") as (inspector, threads):
+        dict(inspector.stream(plant.square, product="plate", thread_id="order 7"))
+        limit = loaded.settings.max_pixels
+        draw = {
+            "picture": lambda item: shown_picture(item, max_pixels=limit),
+            "overlay": lambda item: shown_overlay(item, inspector.deps, max_pixels=limit),
+        }
+        desk = desk_of(tmp_path, folder, threads=threads)
+        with ReviewServer(desk, by="Kim", draw=draw, types=lambda product: ["hole", "scratch"]) as made:
+            thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+            thread.start()
+            yield made
+            made.shutdown()
+            thread.join()
+
+
+class Watched:
+    """A tab, with what it asked for and complained about."""
+
+    def __init__(self, browser: BrowserContext, server: ReviewServer) -> None:
+        self.page: Page = browser.new_page()
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append("a dialog"), dialog.dismiss()))
+        self.page.goto(server.url)
+        expect(self.page.locator("#name")).not_to_be_empty()
+        self.settled()
+
+    def settled(self) -> None:
+        """Until the picture is there."""
+        self.page.wait_for_function(
+            "() => { const p = document.getElementById('picture');"
+            " return p.closest('[hidden]') || !p.hasAttribute('src') || (p.complete && p.naturalWidth > 0); }"
+        )
+
+    def shot(self, name: str) -> None:
+        """A screenshot, where somebody wants to look."""
+        if folder := os.environ.get("REVIEW_SCREENSHOTS"):
+            self.settled()
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+@pytest.fixture
+def tab(browser: BrowserContext, server: ReviewServer) -> Iterator[Watched]:
+    watched = Watched(browser, server)
+    yield watched
+    watched.page.close()
+
+
+def kinds(server: ReviewServer) -> list[str]:
+    return [entry.kind for entry in server.desk.journal.entries()]
+
+
+def test_the_queue_is_worked_through_with_keys(tab: Watched, server: ReviewServer) -> None:
+    page = tab.page
+    expect(page.locator("#progress")).to_have_text("4 open, 0 decided")
+    expect(page.locator("#name")).to_have_text("square.png")
+    expect(page.locator("#boxes rect.inner")).not_to_have_count(0)
+    tab.shot("first")
+    page.keyboard.press("v")
+    expect(page.locator("#view")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_function("() => document.getElementById('picture').src.includes('/overlay/')")
+    tab.shot("map")
+    page.keyboard.press("v")
+    page.keyboard.press("n")
+    expect(page.locator("#kind")).to_be_visible()
+    tab.shot("types")
+    page.keyboard.type("Burnt Edge")
+    page.keyboard.press("Enter")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    expect(page.locator("#name")).to_have_text(HOSTILE)
+    tab.shot("hostile")
+    page.keyboard.press("s")
+    expect(page.locator("#name")).to_have_text("good.png")
+    page.keyboard.press("/")
+    page.keyboard.type("only dust & <b>light</b>")
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")
+    expect(page.locator("#progress")).to_have_text("2 open, 2 decided")
+    page.keyboard.press("u")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    expect(page.locator("#name")).to_have_text("good.png")
+    expect(page.locator("#said")).to_have_text("good.png: open again.")
+    decisions = [entry.data["decision"] for entry in server.desk.journal.entries() if entry.kind == "decided"]
+    assert [(d["verdict"], d["defect_type"], d["note"]) for d in decisions] == [
+        ("NG", "burnt_edge", ""),
+        ("OK", None, "only dust & <b>light</b>"),
+    ]
+    assert kinds(server) == ["decided", "decided", "undone"]
+    page.locator("[data-filter=decided]").click()
+    expect(page.locator("#list li")).to_have_count(2)  # the decided one, and the one that is shown
+    page.locator("#list button").first.click()
+    expect(page.locator("#facts")).to_contain_text("NG · burnt edge by Kim")
+    expect(page.locator("#ok")).to_be_disabled()
+    tab.shot("decided")
+    assert tab.complaints == []
+    assert all(url.startswith((server.url, "data:")) for url in tab.asked), tab.asked
+
+
+def test_a_workflow_goes_on_and_asks_again(tab: Watched, server: ReviewServer) -> None:
+    page = tab.page
+    page.locator("#list button", has_text="a workflow waits").click()
+    expect(page.locator("#facts")).to_contain_text("square.png")
+    tab.shot("workflow")
+    page.keyboard.press("n")
+    page.keyboard.press("1")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    assert kinds(server) == ["decided", "resumed"]
+    page.keyboard.press("u")
+    expect(page.locator("#progress")).to_have_text("4 open, 0 decided")
+    assert kinds(server) == ["decided", "resumed", "undone", "reopened"]
+    assert tab.complaints == []
+
+
+def test_a_second_tab_cannot_decide_twice(tab: Watched, browser: BrowserContext, server: ReviewServer) -> None:
+    other = Watched(browser, server)
+    other.page.keyboard.press("o")
+    expect(other.page.locator("#progress")).to_have_text("3 open, 1 decided")
+    expect(tab.page.locator("#name")).to_have_text("square.png")
+    tab.page.locator("#ok").click()
+    expect(tab.page.locator("#said")).to_contain_text("Somebody was quicker: OK by Kim.")
+    expect(tab.page.locator("#progress")).to_have_text("3 open, 1 decided")
+    tab.shot("conflict")
+    assert kinds(server) == ["decided"]
+    other.page.close()
+
+
+def test_names_are_text(tab: Watched) -> None:
+    assert tab.page.locator("#list img").count() == 0
+    assert tab.page.locator("#list .what").all_text_contents()[1] == HOSTILE
+    tab.page.locator("#list button").nth(1).click()
+    expect(tab.page.locator("#name")).to_have_text(HOSTILE)
+    assert tab.page.locator("aside img, aside script").count() == 0
+    assert tab.complaints == []
+
+
+def test_it_can_be_used_without_a_mouse_and_in_the_dark(tab: Watched) -> None:
+    page = tab.page
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focused = page.evaluate("() => [document.activeElement.tagName, document.activeElement.textContent.trim()]")
+        assert focused[0] in ("BUTTON", "TEXTAREA", "BODY"), focused
+    unnamed = "() => [...document.querySelectorAll('button')].filter((b) => !b.textContent.trim()).length"
+    assert page.evaluate(unnamed) == 0
+    assert page.locator("#picture").get_attribute("alt")
+    page.emulate_media(color_scheme="dark")
+    tab.shot("dark")
+    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    page.set_viewport_size({"width": 420, "height": 800})
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    tab.shot("narrow")
+
+
+def test_a_picture_that_changed_is_not_shown(tab: Watched, server: ReviewServer, tmp_path: Path) -> None:
+    (tmp_path / "parts" / "good.png").write_bytes((tmp_path / "parts" / "square.png").read_bytes())
+    tab.page.locator("#list button").nth(2).click()
+    expect(tab.page.locator("#missing")).to_contain_text("has changed since it was inspected")
+    tab.page.keyboard.press("o")
+    expect(tab.page.locator("#said")).to_contain_text("has changed since it was inspected")
+    tab.shot("changed")
+    assert kinds(server) == []
+
+
+def test_a_server_that_ended_is_said(tab: Watched, server: ReviewServer, monkeypatch: Any) -> None:
+    tab.page.context.set_offline(True)
+    tab.page.keyboard.press("o")
+    expect(tab.page.locator("#said")).to_contain_text("does not answer")
+    tab.page.context.set_offline(False)
+    tab.page.keyboard.press("o")
+    expect(tab.page.locator("#progress")).to_have_text("3 open, 1 decided")
