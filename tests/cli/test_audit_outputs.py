@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from audit_records import made, written
+from fakes import enlarged, texture, with_square
+from inline_engine import InlineEngine
+from PIL import Image
 
+from flawscope.audits import runner
 from flawscope.audits.drift import read_enrolment
 from flawscope.audits.records import AuditRecord
+from flawscope.audits.rle import decode_mask
 
 SHIFT = [
     made(1, product="plate", lot="L1", label="good"),
@@ -109,6 +116,43 @@ def test_drift_that_cannot_be_tested_is_no_all_clear(cli, records: list[AuditRec
     done = cli("audit", "drift", "shift")
     assert done.code == 3
     assert "Traceback" not in done.err
+
+
+def test_a_real_audit_from_pictures_to_masks(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LocalEngine", InlineEngine)
+    manifest = ["image,product,serial,lot,label"]
+    for number, pixels in enumerate((texture(200), texture(201), with_square(texture(301))), start=1):
+        Image.fromarray(enlarged(pixels)).save(cli.folder / f"{number}.png")
+        manifest.append(f"{number}.png,plate,S{number},L1,{'hole' if number == 3 else 'good'}")
+    (cli.folder / "lot.csv").write_text("\n".join(manifest) + "\n", encoding="utf-8")
+    assert cli("audit", "lot.csv", "--out", "run", "--pictures", "none").code == 0
+    found = json.loads(cli("audit", "summary", "run", "--json").out)
+    assert found["whole"]["labelled"]["escapes"]["count"] == 0
+    assert cli("audit", "export", "run", "--coco", "a.json").code == 0
+    data = json.loads((cli.folder / "a.json").read_text(encoding="utf-8"))
+    masked = [area for area in data["annotations"] if area["segmentation"] and area["image_id"] == 3]
+    assert masked
+    for area in masked:
+        mask = decode_mask(area["segmentation"]["counts"], *area["segmentation"]["size"])
+        assert mask.sum() == area["area"] > 0
+        x, y, width, height = area["bbox"]
+        assert mask[y : y + height, x : x + width].sum() == area["area"]
+    assert cli("audit", "lot.csv", "--out", "other", "--pictures", "none", "--false-alarm", "0.3").code == 0
+    changed = cli("audit", "diff", "run", "other", "--json")
+    assert "false_alarm" in [setting["name"] for setting in json.loads(changed.out)["settings"]]
+    assert cli("audit", "drift", "run").code == 3  # three parts are too few
+
+
+def test_the_pages_example_runs(cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit_outputs.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    written(cli.folder / "shift-6", like_the_references(cli))
+    written(cli.folder / "shift-7", like_the_references(cli, shift=6.0))
+    monkeypatch.chdir(cli.folder)
+    monkeypatch.setenv("FLAWSCOPE_HOME", str(cli.home))
+    exec(compile(example, "audit_outputs.md", "exec"), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["Counts(parts=40, ok=40, ng=0, review=0, errors=0)", "plate True ", "()"]
 
 
 def test_other_versions_and_damage_are_refused(cli) -> None:
