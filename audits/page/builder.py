@@ -165,7 +165,11 @@ def _urgency(rows: Rows) -> list[int]:
 
 def _subtitle(read: _Read, header: AuditHeader | None) -> str:
     by_verdict = [read.rows.columns.get("v", []).count(number) for number in range(len(VERDICTS))]
-    counts = ", ".join(f"{count:,} {name}" for count, name in zip(by_verdict, VERDICTS, strict=True))
+    failed = sum(error >= 0 for error in read.rows.columns.get("error", []))
+    named = [f"{count:,} {name}" for count, name in zip(by_verdict, VERDICTS, strict=True)]
+    if failed:
+        named[1] += f" ({failed:,} not inspected)"
+    counts = ", ".join(named)
     products = read.rows.words.get("product", [])
     made = read.last[:16].replace("T", " ")
     parts = [f"{len(read.rows):,} pictures: {counts}"]

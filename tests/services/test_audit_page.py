@@ -337,6 +337,7 @@ def test_a_sentence_lights_its_evidence_up(page: Page, made: Path) -> None:
     expect(action).to_have_attribute("aria-pressed", "true")
     page.mouse.move(5, 400)
     assert page.locator(".evidence.lit").evaluate_all("all => all.map(each => each.dataset.id).sort()") == ["D1", "M1"]
+    action.click()
     page.locator("#evidence-R1").hover()
     expect(page.locator(".said.lit")).to_have_text(re.compile("is at the"))
     document = page.locator("#evidence-D1 blockquote")

@@ -1,6 +1,6 @@
 // The audit's data: blocks of JSON in the page, each parsed when first needed.
 const VERDICTS = ["NG", "REVIEW", "OK"];
-const LABELS = ["Escape", "Overkill", "Other type", "Undecided", "Agrees"];
+const LABELS = ["Escape", "Overkill", "Other type", "Undecided", "Type not named", "Agrees"];
 const byId = (id) => document.getElementById(id);
 const parsed = (id) => JSON.parse(byId(id).textContent);
 
@@ -29,8 +29,9 @@ col.agree = Array.from({ length: rows }, (_, row) => {
   if (verdict === "REVIEW") return 3;
   if (expected === 2 && verdict === "OK") return 0;
   if (expected === 1 && verdict === "NG") return 1;
-  const wanted = word("wanted", row);
-  return expected === 2 && wanted && plain(word("type", row)) !== wanted ? 2 : 4;
+  const wanted = word("wanted", row), found = plain(word("type", row));
+  if (expected === 1 || !wanted || found === wanted) return 5;
+  return found === "" || found === "unknown" ? 4 : 2;
 });
 
 // --- blocks that come later in the file ---------------------------------------------------------------------------

@@ -16,8 +16,7 @@ function make_cell(place) {
     pic,
     el("div", { class: "cap" }, badge(row), el("span", { class: "kind" }, word("error", row) ? spoken(word("error", row)) : kind ? spoken(kind) : ""),
       el("span", { class: "score" }, col.score[row] === null ? "" : number(col.score[row])),
-      el("bdi", { class: "name", title: col.name[row] }, basename(row))),
-    wrong >= 0 && wrong < 3 ? el("span", { class: "wrong" }, LABELS[wrong]) : null);
+      el("bdi", { class: "name", title: col.name[row] }, basename(row)), wrong >= 0 && wrong < 3 ? el("span", { class: "wrong" }, LABELS[wrong]) : null));
   node.addEventListener("click", () => { select(place); open_part(row); });
   show_picture(pic, row);
   return node;

@@ -46,10 +46,10 @@ function show_facets() {
 function show_tiles() {
   const tally = counts.v, whole = VERDICTS.map((_, value) => tally.get(value) ?? 0), sum = whole.reduce((a, b) => a + b, 0);
   const said = ["defective", "a person must look", "good"];
-  const focused = document.activeElement?.dataset?.tile;
+  const failed = order.reduce((count, row) => count + (col.error[row] >= 0), 0), focused = document.activeElement?.dataset?.tile;
   byId("tiles").replaceChildren(...VERDICTS.map((name, value) =>
     el("button", { type: "button", class: `tile ${name.toLowerCase()}`, "data-tile": name, "aria-pressed": state.v.has(value) ? "true" : "false", "aria-keyshortcuts": String(value + 1), title: `${name}: ${said[value]}. Click to show only these, again for all.`, onclick: () => toggle("v", value, true) },
-      el("b", null, whole[value].toLocaleString("en")), el("span", null, name), el("small", null, sum ? `${percent(whole[value] / sum)} of these` : "none"))));
+      el("b", null, whole[value].toLocaleString("en")), el("span", null, name), el("small", null, name === "REVIEW" && failed ? `${failed.toLocaleString("en")} not inspected` : sum ? `${percent(whole[value] / sum)} of these` : "none"))));
   if (focused) document.querySelector(`[data-tile="${focused}"]`)?.focus();
 }
 

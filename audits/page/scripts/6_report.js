@@ -5,8 +5,9 @@ let pinned = [];
 
 function sentence([, text, ids]) {
   const node = el("button", { type: "button", class: "said", "aria-pressed": "false", "data-ids": ids.join(" ") }, el("span", { dir: "auto" }, text), ids.map((id) => el("span", { class: "cite" }, id)));
-  node.addEventListener("mouseenter", () => light(ids));
-  node.addEventListener("focus", () => light(ids));
+  const hint = () => { if (!pinned.length) light(ids); };
+  node.addEventListener("mouseenter", hint);
+  node.addEventListener("focus", hint);
   node.addEventListener("mouseleave", () => light(pinned));
   node.addEventListener("blur", () => light(pinned));
   node.addEventListener("click", () => {
@@ -52,7 +53,7 @@ function evidence_card(item, cited, whole = false) {
       node.append(more);
     }
   } else node.append(el("p", { dir: "auto" }, item.text));
-  node.addEventListener("mouseenter", () => light([item.id], true));
+  node.addEventListener("mouseenter", () => { if (!pinned.length) light([item.id], true); });
   node.addEventListener("mouseleave", () => light(pinned));
   return node;
 }

@@ -1,8 +1,9 @@
 // Figures of the filtered pictures. Every chart has its numbers as a table below it.
 // Drawn in the pixels they are shown in, so that every text has the size of the page's.
+const PAPER_PX = 700;
 const chart_px = (whole = false) => {
   const room = byId("figures").clientWidth - 40, two = room >= 976;
-  return Math.max(340, !room ? 640 : Math.floor(whole || !two ? room : (room - 16) / 2) - 38);
+  return Math.max(340, room <= 0 ? PAPER_PX : Math.floor(whole || !two ? room : (room - 16) / 2) - 38);
 };
 const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const card = (title, said, ...children) => el("section", { class: "card" }, el("h2", null, title), said ? el("p", null, said) : null, ...children);
@@ -54,7 +55,7 @@ function histogram() {
   if (limits.length) parts.push(text_at(x(limits.at(-1)), top - 13, named, { "text-anchor": x(limits.at(-1)) > wide_px - 80 ? "end" : "middle", class: "strong" }));
   for (const tick of ticks(start, start + bins * step, 8)) parts.push(text_at(x(tick), floor + 17, number(tick), { "text-anchor": "middle" }));
   parts.push(text_at((left + right) / 2, high - 4, level_name, { "text-anchor": "middle" }));
-  const made = card("Decisions", `${many(scored.length, "score")} of ${many(order.length, "picture")}${beyond ? `; the last bar holds ${beyond.toLocaleString("en")} beyond the axis` : ""}. Click a bar to see its pictures.`,
+  const made = card("Decisions", [`${many(scored.length, "score")} of ${many(order.length, "picture")}${beyond ? `; the last bar holds ${beyond.toLocaleString("en")} beyond the axis` : ""}.`, el("span", { class: "screen" }, " Click a bar to see its pictures.")],
     chart(wide_px, high, `Histogram of ${level_name.toLowerCase()} by verdict, threshold ${limits.map((limit) => number(limit)).join(", ")}`, parts), legend(["ok", "OK"], ["review", "REVIEW"], ["ng", "NG"]),
     as_table([`${level_name} from`, "to", "OK", "REVIEW", "NG"], heights.map((each, bin) => [number(start + bin * step), bin === bins - 1 ? "…" : number(start + (bin + 1) * step), each[2], each[1], each[0]]), [0, 1, 2, 3, 4]));
   made.classList.add("wide");
@@ -67,12 +68,12 @@ function pareto_rows() {
   const named = (value) => (value < 0 ? "unknown" : words.type[value]);
   return [...tally].sort((a, b) => b[1] - a[1] || (named(a[0]) < named(b[0]) ? -1 : 1)).map(([value, count]) => ({ value, count, name: spoken(named(value)) }));
 }
-function pareto() {
+function pareto(whole) {
   const found = pareto_rows(), sum = found.reduce((total, each) => total + each.count, 0);
   if (!sum) return card("Defect types", "None of these pictures is NG.");
   const shown = found.slice(0, 11), rest = found.slice(11).reduce((total, each) => total + each.count, 0);
   if (rest) shown.push({ value: null, count: rest, name: `${found.length - 11} more` });
-  const wide_px = chart_px(), slanted = shown.length > 5, high = slanted ? 300 : 250, left = 42, right = wide_px - 46, floor = high - (slanted ? 84 : 34), top = 18;
+  const wide_px = chart_px(whole), slanted = shown.length > 5, high = slanted ? 300 : 250, left = 42, right = wide_px - 46, floor = high - (slanted ? 84 : 34), top = 18;
   const x = (place) => left + ((place + 0.5) / shown.length) * (right - left), wide = Math.min(64, (0.7 * (right - left)) / shown.length), y = (share) => floor - share * (floor - top);
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [svg("line", { class: "axis", x1: left, x2: right, y1: y(share), y2: y(share) }), text_at(right + 8, y(share) + 4, `${100 * share} %`), text_at(left - 8, y(share) + 4, Math.round(share * sum).toLocaleString("en"), { "text-anchor": "end" })]);
   let so_far = 0;
@@ -85,8 +86,10 @@ function pareto() {
   });
   parts.push(svg("polyline", { class: "curve", points: knots.map((knot) => knot.join(",")).join(" ") }), knots.map(([cx, cy]) => svg("circle", { class: "knot", cx, cy, r: 3.5 })));
   so_far = 0;
-  return card("Defect types", `Pareto of ${many(sum, "NG picture")}; the line adds them up.`, chart(wide_px, high, `Pareto chart of defect types: ${shown.slice(0, 3).map((each) => `${each.name} ${each.count}`).join(", ")}`, parts),
+  const made = card("Defect types", `Pareto of ${many(sum, "NG picture")}; the line adds them up.`, chart(wide_px, high, `Pareto chart of defect types: ${shown.slice(0, 3).map((each) => `${each.name} ${each.count}`).join(", ")}`, parts),
     as_table(["Type", "NG", "Share", "So far"], found.map((each) => [each.name, each.count, percent(each.count / sum), percent((so_far += each.count) / sum)]), [1, 2, 3]));
+  made.classList.toggle("wide", whole);
+  return made;
 }
 function show_only(facet, value) {
   state[facet] = new Set([value]);
@@ -155,7 +158,7 @@ function labelled() {
   if (!known.length) return null;
   const cells = [0, 1].map((expected) => [2, 1, 0, -1].map((verdict) => known.filter((row) => col.x[row] === expected + 1 && (verdict < 0 ? col.error[row] >= 0 : col.v[row] === verdict && col.error[row] < 0)).length));
   const jump = (count, expected, verdict, bad) => (count ? el("button", { type: "button", class: bad ? "link bad" : "link", title: "See them", onclick: () => {
-    state.label = new Set(verdict === 1 ? [3] : verdict === 2 ? [expected ? 0 : 4] : expected ? [2, 4] : [1]);
+    state.label = new Set(verdict === 1 ? [3] : verdict === 2 ? [expected ? 0 : 5] : expected ? [2, 4, 5] : [1]);
     state.v = new Set([verdict]);
     state.view = "pictures";
     refresh(true);
@@ -164,14 +167,20 @@ function labelled() {
     const [ok, review, ng, failed] = cells[expected], judged = ok + review + ng, wrong = expected ? ok : ng, [from, to] = interval(wrong, judged);
     return [name, jump(ok, expected, 2, expected), jump(review, expected, 1), jump(ng, expected, 0, !expected), String(failed), judged ? `${percent(wrong / judged)} (${percent(from)} to ${percent(to)})` : "–"];
   };
-  return card("Against the labels", `${many(known.length, "picture")} with a label. An escape is a defective part called OK, overkill a good part called NG; REVIEW is neither. Shares with exact 95 % intervals.`,
+  const made = card("Against the labels", `${many(known.length, "picture")} with a label. An escape is a defective part called OK, overkill a good part called NG; REVIEW is neither. Shares with exact 95 % intervals.`,
     table(["Labelled", "OK", "REVIEW", "NG", "Not inspected", "Escapes, overkill"], [line(1, "defective"), line(0, "good")], [1, 2, 3, 4, 5]));
+  made.classList.add("wide");
+  return made;
 }
 
 function drift(found) {
   const name = found.product ?? "no product", tested = found.batches.filter((batch) => batch.quartiles);
   const title = audit.drift.length > 1 ? `Drift: ${name}` : "Drift";
-  if (!tested.length || !found.quartiles) return card(title, `${found.reason ? `Not tested: ${found.reason}.` : "No batch has a score."}`);
+  if (!tested.length || !found.quartiles) {
+    const untested = card(title, found.reason ? `Not tested: ${found.reason}.` : "No batch has a score.");
+    untested.classList.add("wide");
+    return untested;
+  }
   const shown = tested.slice(-60), wide_px = chart_px(true), high = 250, left = 42, right = wide_px - 12, top = 16, floor = high - 40;
   const ends = [...found.quartiles, ...shown.flatMap((batch) => batch.quartiles)], room = 0.15 * (Math.max(...ends) - Math.min(...ends) || 1), least = Math.min(...ends) - room, most = Math.max(...ends) + room;
   const x = (place) => left + ((place + 0.5) / shown.length) * (right - left), y = (value) => floor - ((value - least) / (most - least)) * (floor - top);
@@ -194,4 +203,7 @@ function drift(found) {
   return made;
 }
 
-const make_figures = () => [histogram(), labelled(), pareto(), rates("lot", "Lot"), rates("station", "Station"), one_product ? null : rates("product", "Product"), ...audit.drift.map(drift)].filter(Boolean);
+function make_figures() {
+  const groups = [rates("lot", "Lot"), rates("station", "Station"), one_product ? null : rates("product", "Product")].filter(Boolean);
+  return [histogram(), labelled(), pareto(groups.length % 2 === 0), ...groups, ...audit.drift.map(drift)].filter(Boolean);
+}
