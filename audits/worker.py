@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..graphs.straight import StraightInspection
 
 Pictures = Literal["flagged", "all", "none"]
-WITHOUT_EFFECT = SECRETS | {"home", "profile", "store", "ask_human", "llm_concurrency", "llm_retries"}
+WITHOUT_EFFECT = SECRETS | {"home", "profile", "store", "ask_human", "second_person", "llm_concurrency", "llm_retries"}
 """Settings that no result depends on."""
 HASH_TIMEOUT_S = 10.0
 
@@ -291,7 +291,7 @@ def content_sha256(path: str) -> str | None:
     def read() -> None:
         try:
             found.append(file_sha256(path))
-        except InputError:
+        except (InputError, MemoryError):
             return
 
     reader = Thread(target=read, daemon=True)  # a share that hangs must not hang the audit
