@@ -75,8 +75,8 @@ def planned_evidence(
             x0, y0, x1, y1 = region["box"]
             size = measure_box((x0, y0, x1, y1), plan.scale_px_per_mm, scale_uncertainty=plan.scale_uncertainty)
             text = f"{region['id']} measures {size.width} by {size.height}, from the edges of its box."
-            values = {"width_mm": size.width.mm, "height_mm": size.height.mm, "region": region["id"]}
-            found |= _item(f"W{region['id'][1:]}", text, "measurement", values)
+            size_mm = {"width_mm": size.width.mm, "height_mm": size.height.mm, "region": region["id"]}
+            found |= _item(f"W{region['id'][1:]}", text, "measurement", size_mm)
     return found
 
 
