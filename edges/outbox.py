@@ -12,13 +12,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..agent.errors import ConfigError, StorageError
-from ..agent.home import storage_errors
+from .database import database_errors, open_database
 from .message import message_of
 from .tail import records_from
 
@@ -108,10 +108,8 @@ class Outbox:
         self.path = folder / OUTBOX_NAME
         self.limit = limit
         self._lock = threading.Lock()
-        with storage_errors(self.path), self._sqlite_errors():
-            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # WAL alone would give the last commits up in a power cut
+        with self._errors():
+            self._db = open_database(self.path, durable=True)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, SCHEMA):
                 self._db.close()
@@ -200,7 +198,7 @@ class Outbox:
             " messages AS e WHERE e.destination=m.destination AND e.state='pending' AND e.part=m.part AND e.id<m.id)"
             " ORDER BY due LIMIT ?"
         )
-        with self._lock, self._sqlite_errors():
+        with self._lock, self._errors():
             rows = self._db.execute(query, (destination, 1 + len(busy))).fetchall()
         return next((float(due) for part, due in rows if part not in busy), None)
 
@@ -234,7 +232,7 @@ class Outbox:
 
     def depth(self, destination: str) -> Depth:
         """What waits for a destination."""
-        with self._lock, self._sqlite_errors():
+        with self._lock, self._errors():
             pending, dead = self._count(destination, "pending"), self._count(destination, "dead")
             oldest = self._db.execute(
                 "SELECT MIN(created) FROM messages WHERE destination=? AND state='pending'", (destination,)
@@ -294,13 +292,13 @@ class Outbox:
         return int(self._db.execute(query, (destination, state)).fetchone()[0])
 
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Message]:
-        with self._lock, self._sqlite_errors():
+        with self._lock, self._errors():
             return [Message(*row) for row in self._db.execute(query, values)]
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, on the disk when the block ends."""
-        with self._lock, self._sqlite_errors():
+        with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -310,11 +308,5 @@ class Outbox:
                     self._db.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def _sqlite_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"the outbox {self.path} cannot be used: {error}.", hint="Check the disk, or move that file away."
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return database_errors(self.path, "Check the disk, or move that file away.")

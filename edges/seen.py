@@ -7,11 +7,10 @@ that a folder with a hundred thousand old pictures is not read again.
 
 from __future__ import annotations
 
-import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ..agent.errors import StorageError
-from ..agent.home import storage_errors
+from .database import database_errors, open_database
 from .settling import Signature
 from .tail import records_from
 
@@ -38,18 +37,11 @@ class Seen:
     def __init__(self, folder: Path, records: Path) -> None:
         self._path = folder / SEEN_NAME
         self._records = records
-        try:
-            with storage_errors(self._path):
-                self._db = sqlite3.connect(self._path, timeout=30.0, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")  # what a power cut takes is read from the records again
-                self._db.executescript(TABLES)
-                self._begin()
-                self.catch_up()
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"{self._path} cannot be used: {error}.", hint="It may be deleted: it is made again from the records."
-            ) from error
+        with self._errors():
+            self._db = open_database(self._path, durable=False)  # what a power cut takes is read from the records again
+            self._db.executescript(TABLES)
+            self._begin()
+        self.catch_up()
 
     def __enter__(self) -> Seen:
         return self
@@ -64,36 +56,49 @@ class Seen:
     @property
     def number(self) -> int:
         """Of the last record, 0 without one."""
-        return int(self._db.execute("SELECT number FROM place").fetchone()[0])
+        with self._errors():
+            return int(self._db.execute("SELECT number FROM place").fetchone()[0])
 
     def catch_up(self) -> None:
         """Read what was recorded since the last call."""
-        while True:
-            begin = int(self._db.execute("SELECT read_bytes FROM place").fetchone()[0])
-            read = records_from(self._records, begin, AT_ONCE)
-            if not read:
-                return
-            self._db.execute("BEGIN")
-            rows = [(record.line.image, record.sha256 or "") for record, _ in read]
-            self._db.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", rows)
-            number = max(record.line.number for record, _ in read)
-            self._db.execute("UPDATE place SET read_bytes=?, number=MAX(number, ?)", (read[-1][1], number))
-            self._db.execute("COMMIT")
+        with self._errors():
+            while self._read_on():
+                pass
+
+    def _read_on(self) -> bool:
+        begin = int(self._db.execute("SELECT read_bytes FROM place").fetchone()[0])
+        read = records_from(self._records, begin, AT_ONCE)
+        if not read:
+            return False
+        self._db.execute("BEGIN")
+        rows = [(record.line.image, record.sha256 or "") for record, _ in read]
+        self._db.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", rows)
+        number = max(record.line.number for record, _ in read)
+        self._db.execute("UPDATE place SET read_bytes=?, number=MAX(number, ?)", (read[-1][1], number))
+        self._db.execute("COMMIT")
+        return True
 
     def has_file(self, image: str, signature: Signature) -> bool:
         """Whether a file was remembered with this size and time."""
-        given = (image, signature.size, signature.mtime_ns)
-        found = self._db.execute("SELECT 1 FROM files WHERE image=? AND size=? AND mtime_ns=?", given).fetchone()
-        return found is not None
+        query = "SELECT 1 FROM files WHERE image=? AND size=? AND mtime_ns=?"
+        return self._is_there(query, (image, signature.size, signature.mtime_ns))
 
     def has_picture(self, image: str, sha256: str | None) -> bool:
         """Whether there is a record of this content under this name."""
-        found = self._db.execute("SELECT 1 FROM pictures WHERE image=? AND sha256=?", (image, sha256 or "")).fetchone()
-        return found is not None
+        return self._is_there("SELECT 1 FROM pictures WHERE image=? AND sha256=?", (image, sha256 or ""))
 
     def remember(self, image: str, signature: Signature) -> None:
         """The file with this size and time has its record."""
-        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (image, signature.size, signature.mtime_ns))
+        given = (image, signature.size, signature.mtime_ns)
+        with self._errors():
+            self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", given)
+
+    def _is_there(self, query: str, values: tuple[str | int, ...]) -> bool:
+        with self._errors():
+            return self._db.execute(query, values).fetchone() is not None
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return database_errors(self._path, "It may be deleted: it is made again from the records.")
 
     def _begin(self) -> None:
         size = self._records.stat().st_size if self._records.exists() else 0

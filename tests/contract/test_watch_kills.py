@@ -29,11 +29,13 @@ def receiver() -> Iterator[Receiver]:
     one.close()
 
 
-def started(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+def started(folder: Path, *arguments: str, file_kb: int | None = None, **environ: str) -> subprocess.Popen[str]:
     """The command, watching ``folder/in``."""
     command = [sys.executable, str(RUN), "watch", "in", "-p", "plate", "-o", "out", "--settle", "0.1", *arguments]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FLAWSCOPE_")}
     keys = {"FLAWSCOPE_WEBHOOK_KEY": KEY, "FLAWSCOPE_PUBLISH_TIMEOUT_S": "0.5", "FLAWSCOPE_HOME": str(folder / "home")}
+    if file_kb is not None:  # no file may grow beyond it, which is what a full disk is to a writer
+        command = ["bash", "-c", f'ulimit -f {file_kb}; exec "$0" "$@"', *command]
     return subprocess.Popen(
         command, cwd=folder, env={**clean, **keys, **environ}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -103,6 +105,28 @@ def test_a_signal_ends_it_in_order_with_code_0(tmp_path: Path, receiver: Receive
     assert first == "flawscope: watching in, looking every 0.05 s; Ctrl-C ends it."
     assert last == "flawscope: stopped: 1 pictures: 0 OK, 1 NG, 0 REVIEW. The next watch goes on from here."
     assert [message["verdict"] for message in receiver.accepted] == ["NG"]
+
+
+def test_a_full_disk_is_code_10_and_the_next_run_goes_on(tmp_path: Path, receiver: Receiver) -> None:
+    receiver.share = 0.0
+    (tmp_path / "in").mkdir()
+    for number in range(PICTURES):
+        (tmp_path / "in" / f"{number}.png").write_bytes(str(number).encode())
+    arguments = ("--publish", receiver.address, "--poll", "0.05")
+    for kilobytes in (8, 60, 90):  # the first refuses the outbox, the others a record, a list or a message
+        code, _, err = ended(started(tmp_path, *arguments, file_kb=kilobytes))
+        assert code == 10, err
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("flawscope: ")
+    process = started(tmp_path, *arguments)
+    while len(set(receiver.keys)) < PICTURES:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
+    found = list(read_records(tmp_path / "out"))
+    assert len({record.line.image for record in found}) == len(found) == PICTURES
+    assert set(receiver.keys) == {record.id for record in found}
 
 
 def test_secrets_are_nowhere_to_be_read(tmp_path: Path, receiver: Receiver) -> None:
