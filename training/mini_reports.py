@@ -179,7 +179,7 @@ def bundle_of(case: Case, rng: np.random.Generator, *, made_up: bool = True) -> 
 
 def _surer(probability: float, rng: np.random.Generator) -> float:
     """A probability on the same side, as near to 0 or 1 as those of calibrated products mostly are."""
-    open_share = 10.0 ** -float(rng.uniform(1.3, 4.5))
+    open_share = float(10.0 ** rng.uniform(-4.5, -1.3))
     return 1.0 - open_share if probability >= 0.5 else open_share
 
 
@@ -189,7 +189,7 @@ def _views(prior: Prior, rng: np.random.Generator) -> list[Evidence]:
         return []
     taken = sorted(rng.choice(len(VIEWS), size=int(rng.integers(1, 3)), replace=False))
     score, typical = (prior.score or 0.0), rng.uniform(0.3, 0.9)
-    found = []
+    found: list[Evidence] = []
     for identity, kind, text in (VIEWS[int(i)] for i in taken):
         said = text.format(number(score * rng.uniform(0.9, 1.1)), number(typical))
         found.append(Evidence(id=identity, kind=kind, text=said))

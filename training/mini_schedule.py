@@ -75,7 +75,7 @@ class MiniConfig:
     words_loss: float = 0.1
     seed: int = 0
     workers: int = 2
-    checkpoint_every: int = 50
+    checkpoint_every: int = 25
 
     def __post_init__(self) -> None:
         if min(self.steps, self.packs, self.endings, self.workers, self.checkpoint_every) < 1:
