@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..agent.errors import ConfigError
+
 if TYPE_CHECKING:
     from ..agent.inspector import InspectionDeps
     from ..agent.review.desk import Outcome, ReviewDesk, Waiting
+    from ..agent.review.standing import Standing
+    from ..agent.review.threads import GraphThreads
     from ..agent.settings import LoadedSettings
 
 AuditOption = Annotated[
@@ -50,11 +54,11 @@ def open_desk(
     from ..agent.inspector import InspectionDeps, Inspector
     from ..agent.review.desk import ReviewDesk
 
-    def desk(asking: object = None) -> ReviewDesk:
+    def desk(asking: GraphThreads | None = None) -> ReviewDesk:
         return ReviewDesk(
             loaded.home.reviews,
             audits=audits or (),
-            threads=asking,  # type: ignore[arg-type]  # GraphThreads, imported below only where threads are
+            threads=asking,
             everything=everything,
             second_person=loaded.settings.second_person,
         )
@@ -66,21 +70,34 @@ def open_desk(
     from ..agent.checkpoints import open_checkpointer
     from ..agent.review.threads import GraphThreads
 
-    address = threads if threads and "://" in threads else f"sqlite:///{(Path(threads) if threads else own).absolute()}"
-    if "://" not in (threads or "") and threads is not None and not Path(threads).is_file():
-        from ..agent.errors import ConfigError
-
-        raise ConfigError(f"there is no database of threads {threads}.", hint="Name the file of its checkpointer.")
-    with open_checkpointer(address) as saver, Inspector(loaded, checkpointer=saver) as inspector:
+    with open_checkpointer(_address(threads, own)) as saver, Inspector(loaded, checkpointer=saver) as inspector:
         ready = desk(GraphThreads(inspector.graph, saver))
         for outcome in ready.settle():
-            report_outcome(outcome)
+            report_outcome(outcome, late=True)
         yield ready, inspector.deps
 
 
-def report_outcome(outcome: Outcome) -> None:
-    """What a thread made of a decision, where there is a thread."""
-    from .shared import print_error, print_plain
+def _address(threads: str | None, own: Path) -> str:
+    """Where the checkpointer's database is.
+
+    Raises:
+        ConfigError: a file is named that is not there; it would be made, and be empty.
+    """
+    if threads is not None and "://" in threads:
+        return threads
+    path = own if threads is None else Path(threads)
+    if not path.is_file():
+        raise ConfigError(f"there is no database of threads {path}.", hint="Name the file of its checkpointer.")
+    return f"sqlite:///{path.absolute()}"
+
+
+def report_outcome(outcome: Outcome, *, late: bool = False) -> None:
+    """What a thread made of a decision, where there is a thread; ``late`` for one of an earlier command's."""
+    from .shared import make_console, print_error, print_plain
+
+    if late and outcome.problem is None:
+        make_console(stderr=True).print(f"{outcome.standing.id}: its thread had not been told before, and is now.")
+        return
 
     name = outcome.standing.id
     if outcome.problem is not None:
@@ -101,10 +118,7 @@ def line_of(waiting: Waiting) -> str:
     return f"{item.id}  {item.verdict.value:<6}  {item.image}{f'  ({of})' if of else ''}{chance}{kind}{_said(standing)}"
 
 
-def _said(standing: object) -> str:
-    from ..agent.review.standing import Standing
-
-    assert isinstance(standing, Standing)  # noqa: S101
+def _said(standing: Standing) -> str:
     if standing.decision is None:
         return ""
     kind = f" {standing.decision.defect_type}" if standing.decision.defect_type else ""

@@ -139,7 +139,7 @@ class ProductDesk:
         self, change: ProductChange, known: ProductHistory, references: Sequence[Path], defects: Path | None
     ) -> Change:
         for part in change.parts:
-            item, _, _ = self._decided(part)
+            item, _, _ = self._decided(change.product, part)
             self._originals.keep(Path(item.image), part.sha256)
         product, examples = change.product, None
         good: tuple[Kept, ...] = ()
@@ -162,7 +162,7 @@ class ProductDesk:
 
     def _carry_out(self, product: str, change: Change, by: str) -> Applied:
         """Do what is not done yet."""
-        wanted = [self._decided(part) for part in change.parts if part.page]
+        wanted = [self._decided(product, part) for part in change.parts if part.page]
         pages = self._pages.add(wanted) if wanted else {}
         if change.enrols and self._present(product) == change.before:
             with tempfile.TemporaryDirectory() as folder:
@@ -197,10 +197,12 @@ class ProductDesk:
     def _present(self, product: str) -> str:
         return str(manifest_of(self._home.products / product)["sha256"])
 
-    def _decided(self, part: Part) -> tuple[ReviewItem, Decision, str]:
+    def _decided(self, product: str, part: Part) -> tuple[ReviewItem, Decision, str]:
         standing = standing_of(self._journal, part.id)
-        if standing.item is None or standing.decision is None:
-            raise ConfigError(f"{part.id} has been undone meanwhile.", hint="Look again: flawscope review apply")
+        if standing.item is None or standing.decision is None or standing.confirmed_by is None:
+            raise ConfigError(
+                f"{part.id} has been undone meanwhile.", hint=f"Take that back: flawscope review undo product:{product}"
+            )
         return standing.item, standing.decision, standing.decided_by
 
     def _alone(self) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...audits.records import spelt_out
 from ...tools.enrolment import find_examples
 from ...tools.products import STORED_SIDE_PX
 from ..errors import InputError, ProductError
@@ -116,7 +117,7 @@ class Originals:
         for kind, path in find_examples(given):
             digest = _digest(path)
             self.keep(path, digest)
-            kept.append(Kept(name=path.name, sha256=digest, kind=kind))
+            kept.append(Kept(name=spelt_out(path.name), sha256=digest, kind=spelt_out(kind)))
         return tuple(kept)
 
     def lay_out(self, pictures: Sequence[Kept], folder: Path) -> list[Path]:

@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import save
 from fakes import texture, with_square
-from review_parts import audited
+from review_parts import asking, audited
 
 from flawscope.agent.review.journal import Journal
 from flawscope.agent.review.standing import decided
@@ -311,3 +312,47 @@ def test_a_home_without_them_has_nothing_to_review(cli: Any, gone: str) -> None:
     shutil.rmtree(cli.home / gone, ignore_errors=True)
     assert cli("review", "list").out == ""
     assert cli("review", "history").out == ""
+
+
+def test_a_thread_of_the_home_is_answered(cli: Any) -> None:
+    (cli.home / "threads").mkdir()
+    loaded = cli.plant.loaded(home=cli.home, ask_human=True, max_actions=0)
+    with asking(loaded, cli.home / "threads" / "threads.sqlite") as (inspector, _):
+        dict(inspector.stream(cli.plant.square, product="plate", thread_id="part-7"))
+    (name,) = ids(cli)
+    assert " thread: part-7" in cli("review", "show", name).out
+    told = cli("review", "decide", name, "NG", "--type", "hole", "--by", "Kim").out.splitlines()
+    assert told == [f"{name}: NG, decided by Kim", f"{name}: its thread went on and ended with NG"]
+    undone = cli("review", "undo", name).out.splitlines()
+    assert undone[0] == f"{name}: open again"
+    (again,) = ids(cli)
+    assert undone[1] == f"{name}: its thread asks again, as {again}"
+    cli("review", "list", "--threads", "nowhere.sqlite").refused(2, "no database of threads")
+    assert not (cli.folder / "nowhere.sqlite").exists()
+    elsewhere = cli("review", "list", "--threads", cli.home / "threads" / "threads.sqlite")
+    assert elsewhere.out.startswith(again)
+
+
+def test_the_page_is_served_until_it_is_stopped(cli: Any, audit: Path) -> None:
+    serve = subprocess.Popen(
+        cli.command("review", "serve", "-a", audit, "--by", "Kim"),
+        env=cli.environment(),
+        cwd=cli.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert serve.stdout is not None
+    address = serve.stdout.readline().strip()
+    with urllib.request.urlopen(f"{address}queue", timeout=60) as answer:
+        queue = json.load(answer)
+    assert (queue["by"], len(queue["items"])) == ("Kim", 2)
+    with urllib.request.urlopen(f"{address}overlay/{queue['items'][1]['id']}", timeout=60) as answer:
+        assert answer.read(4) == b"\x89PNG"
+    port = address.split(":")[2].partition("/")[0]
+    cli("review", "serve", "-a", audit, "--port", port).refused(2, "cannot be used")
+    serve.send_signal(signal.SIGINT)
+    _, err = serve.communicate(timeout=60)
+    assert serve.returncode == 130, err
+    assert "Traceback" not in err
+    cli("review", "serve", "-a", cli.folder / "nowhere").refused(4, "no audit")
