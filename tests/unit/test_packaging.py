@@ -46,6 +46,7 @@ DATA = {
 }
 FILES = ("tools/backbones/NOTICE", "tools/knowledge/vocabulary.yaml", "prompts/ensemble.yaml")
 FILES = (*FILES, "benchmarks/published.yaml")
+FILES = (*FILES, "agent/review/page.html", "agent/review/page.css", "agent/review/page.js")
 FILES = (*FILES, "audits/page/page.html", "audits/page/page.css", "audits/page/early.js")
 
 
