@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from flawscope.agent.reasoner.base import LatentReasoner
 from flawscope.agent.reasoner.model_reasoner import ModelReasoner
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.settings import LoadedSettings
+from flawscope.agent.vision_language import checkpoint as checkpoints
 
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 
@@ -118,3 +120,31 @@ def test_pictures_that_had_no_room_are_named_in_the_report(plant: Plant, checkpo
         reasoner = inspector.deps.reasoner
     assert "reasoner" not in inspector.deps.__dict__  # let go of with the session
     assert isinstance(reasoner, ModelReasoner)
+
+
+def test_a_question_after_an_inspection_does_not_read_the_weights_again(
+    plant: Plant,
+    checkpoint: Path,
+    tmp_path: Path,
+    run_command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profile = tmp_path / "tiny.toml"
+    profile.write_text(
+        'backbone = "efficientnet-lite2"\nstore = "memory"\nfalse_alarm = 0.15\nreasoner = "qwen_vl"\nmax_actions = 0\n'
+        f'vlm_weights = "{checkpoint}"\nvlm_max_tokens = 64\n'
+    )
+    loads: list[Path] = []
+    load = checkpoints.load_checkpoint
+    monkeypatch.setattr(
+        checkpoints, "load_checkpoint", lambda folder, **how: loads.append(folder) or load(folder, **how)
+    )
+    references = [part for good in plant.good for part in ("--reference", good)]
+    code = run_command(
+        "inspect", plant.square, *references, "--profile", profile, "--home", tmp_path, "--ask", "where?"
+    )
+    assert code in (0, 1, 3)
+    assert loads == [checkpoint]
+    assert "From the evidence" in capsys.readouterr().out
+    assert not checkpoints._LOADED
