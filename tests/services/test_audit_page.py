@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -513,6 +514,29 @@ def test_it_works_on_a_small_screen(page: Page, made: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.locator(".cell").first.click()
     expect(page.locator(".stage")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        *(("", ""), ("theme=dark&v=NG", ""), ("view=figures", ""), ("view=figures&theme=dark", ""), ("view=about", "")),
+        *(("v=NG", "Enter"), ("v=NG&theme=dark", "Enter"), ("", "?")),
+    ],
+)
+def test_axe_finds_nothing_that_keeps_people_out(page: Page, made: Path, asked: str, key: str) -> None:
+    go(page, made, asked)
+    if key:
+        page.locator("#scroller").focus()
+        page.keyboard.press(key)
+        expect(page.locator("dialog[open]")).to_be_visible()
+        if key == "Enter":
+            expect(page.locator("#report .said").first).to_be_visible()
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": axe})
+    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    told = [(each["id"], [node["target"] for node in each["nodes"]]) for each in found["violations"]]
+    assert told == []
+    assert len(found["passes"]) > 20
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
