@@ -287,6 +287,7 @@ def _serve(channel: Connection, worker: InspectWorker, product: str | None, memo
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _die_with_parent()
     try:
         worker.prepare(product)
     except FlawscopeError as error:
@@ -312,6 +313,17 @@ def _serve(channel: Connection, worker: InspectWorker, product: str | None, memo
 
 def _told(error: FlawscopeError) -> dict[str, Any]:
     return {"code": error.code, "message": str(error), "exit_code": error.exit_code}
+
+
+def _die_with_parent() -> None:
+    """Also when a picture hangs, and the end of the channel would never be seen; only where the system can."""
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _limit_memory(memory_mb: int | None) -> None:

@@ -31,10 +31,11 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from ..agent.errors import BackendError, InputError
 from ..agent.inspector import Inspector
 from ..agent.settings import LoadedSettings, load_settings
+from ..audits import runner
 from ..audits.folder import AuditSummary
 from ..audits.merging import merge_audits
 from ..audits.records import AuditRecord, read_records
-from ..audits.runner import AuditPlan, cores, run_audit
+from ..audits.runner import AuditPlan, cores
 from ..tools.ad_expert.expert import prepare
 from ..tools.backbones.onnx_lite import EfficientNetLite2
 from ..tools.imaging import load_image
@@ -97,7 +98,7 @@ class AuditResult:
     hostile: tuple[int, int, int, dict[str, int]] | None = None
 
 
-def run_audit_bench(
+def run_audit(
     data: Path,
     *,
     images: int = 10_000,
@@ -191,7 +192,7 @@ def _row(loaded: LoadedSettings, product: str, work: Path, images: int, tell: Pr
     tell(f"{product}: auditing {images} pictures")
     memory = _Memory(images)
     out = work / "out"
-    summary = run_audit(loaded, AuditPlan([str(work / "pictures")], out, product), memory)
+    summary = runner.run_audit(loaded, AuditPlan([str(work / "pictures")], out, product), memory)
     tell(f"{product}: the backbone alone again")
     alone.append(_alone(prepared))
     processes.append(_processes(prepared))
@@ -274,19 +275,19 @@ def _resident_mb(pid: int) -> float:
 
 def _sameness(loaded: LoadedSettings, product: str, work: Path, ray: bool) -> dict[str, bool]:
     plan = AuditPlan([str(work / "pictures" / "0000*.jpg")], work / "one", product, workers=1, limit=COMPARED)
-    run_audit(loaded, plan)
+    runner.run_audit(loaded, plan)
     first = _comparable(work / "one")
-    run_audit(loaded, replace(plan, out=work / "two", workers=2))
+    runner.run_audit(loaded, replace(plan, out=work / "two", workers=2))
     found = {"two workers": _comparable(work / "two") == first}
     shards = [work / f"shard{i}" for i in (1, 2, 3)]
     few = [str(path) for path in sorted((work / "pictures").iterdir())[:COMPARED]]
     for i, shard in enumerate(shards, start=1):
-        run_audit(loaded, replace(plan, inputs=few, limit=None, out=shard, shard=(i, 3)))
+        runner.run_audit(loaded, replace(plan, inputs=few, limit=None, out=shard, shard=(i, 3)))
     merge_audits(shards, work / "merged")
     found["three shards, merged"] = _comparable(work / "merged") == first
     found["the graph, one by one"] = _graph_agrees(loaded, product, work / "one")
     if ray:
-        run_audit(loaded, replace(plan, out=work / "ray", workers=2, engine="ray"))
+        runner.run_audit(loaded, replace(plan, out=work / "ray", workers=2, engine="ray"))
         found["Ray"] = _comparable(work / "ray") == first
     return found
 
@@ -315,7 +316,7 @@ def _hostile(loaded: LoadedSettings, product: str, work: Path, count: int) -> tu
         (mixed / f"{number:06d}-good.jpg").hardlink_to(path)
     good = len(list(mixed.iterdir()))
     hostile_files(mixed, count)
-    summary = run_audit(loaded, AuditPlan([str(mixed)], work / "mixed-out", product))
+    summary = runner.run_audit(loaded, AuditPlan([str(mixed)], work / "mixed-out", product))
     records = list(read_records(work / "mixed-out"))
     if len({record.id for record in records}) != good + count or summary.verdicts.total() < good:
         raise BackendError(
@@ -369,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--products", default="transistor,textile")
     parser.add_argument("--ray", action="store_true")
     args = parser.parse_args(argv)
-    result = run_audit_bench(
+    result = run_audit(
         args.data,
         images=args.images,
         hostile=args.hostile,

@@ -126,6 +126,20 @@ def bench_logic(
     _bench("logic", data, product=product)
 
 
+@app.command("audit")
+def bench_audit(
+    data: DataOption,
+    images: Annotated[int, typer.Option("--images", min=20, help="Pictures of each product.")] = 10_000,
+    hostile: Annotated[
+        int, typer.Option("--hostile", min=0, help="Files that are none, among ten times as many.")
+    ] = 200,
+    products: Annotated[str, typer.Option("--products", help="Comma-separated.")] = "transistor,textile",
+    ray: Annotated[bool, typer.Option("--ray", help="Compare with Ray's actors too.")] = False,
+) -> None:
+    """An audit beside its backbone alone, its memory, and whether it is the same however it ran."""
+    _bench("audit", data, images=images, hostile=hostile, products=products.split(","), ray=ray)
+
+
 @app.command("speed")
 def bench_speed(data: DataOption) -> None:
     """What an inspection costs beside the backbone's own forward pass."""

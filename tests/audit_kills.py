@@ -24,6 +24,7 @@ from PIL import Image
 from flawscope.agent.settings import load_settings
 from flawscope.audits import runner
 from flawscope.audits.records import RECORDS_NAME
+from flawscope.audits.worker import InspectWorker
 from flawscope.tools.backbones import BACKBONES
 from flawscope.tools.knowledge import builder, schema
 from flawscope.tools.products import enroll_product
@@ -32,6 +33,13 @@ KILLS = 30
 LINES = 200
 LONGEST_S = 0.5
 FEW = frozenset({"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"})
+
+
+class Engine(InlineEngine):
+    """Keeps what it has loaded, for all forks."""
+
+    def close(self) -> None:
+        """Nothing is closed."""
 
 
 def prepare(folder: Path) -> runner.AuditPlan:
@@ -52,9 +60,11 @@ def main(folder: Path) -> None:
     BACKBONES["patch-statistics"] = PatchStatistics
     few = tuple(page for page in schema.load_documents() if page.doc_id in FEW)
     builder.load_documents = lambda: few
-    runner.LocalEngine = InlineEngine  # type: ignore[misc,assignment]
+    runner.LocalEngine = Engine  # type: ignore[misc,assignment]
     plan = prepare(folder)
     loaded = load_settings({"home": folder / "home", "backbone": "patch-statistics"}, environ={})
+    inspector = InspectWorker(loaded, str(folder), "none").inspector
+    InspectWorker.inspector = property(lambda self: inspector)  # type: ignore[assignment]
     warm = runner.AuditPlan([str(folder / "0.png")], folder / "warm", "plate")
     runner.run_audit(loaded, warm)  # whatever is loaded late is loaded before the forks
     seen: dict[str, list[int]] = {"out": []}
