@@ -231,8 +231,8 @@ def _chunk(message: AIMessage) -> ChatGenerationChunk:
     """A whole message as the last piece of a stream."""
     calls = [
         tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=i)
-        for i, call in enumerate(message.tool_calls)
-    ]
+        for i, call in enumerate([*message.tool_calls, *message.invalid_tool_calls])
+    ]  # arguments that could not be read are null, which no tool takes: the call stays invalid
     return ChatGenerationChunk(
         message=AIMessageChunk(
             content=message.content,

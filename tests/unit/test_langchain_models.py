@@ -24,6 +24,7 @@ from flawscope.agent.vision_language import Generated, Message, Picture, Slot, V
 from flawscope.agent.vision_language.chat_model import FlawscopeChatModel
 from flawscope.agent.vision_language.fakes import ScriptedModel, spoken
 from flawscope.agent.vision_language.langchain_model import ChatModelAdapter
+from flawscope.agent.vision_language.tool_text import ToolCall, called
 
 RED = np.full((60, 80, 3), (220, 30, 30), np.uint8)
 
@@ -224,6 +225,42 @@ def test_an_answer_ends_before_a_stop_mark() -> None:
     chat = FlawscopeChatModel(model=ScriptedModel(["one\ntwo", "one\ntwo"]))
     assert chat.invoke("?", stop=["\n"]).content == "one"
     assert next(chat.stream("?", stop=["\n"])).content == "one"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_takes_tools_is_handed_them_and_answered_by_id(stream: bool) -> None:
+    @tool
+    def zoom(region: str) -> str:
+        """Look again."""
+        return region
+
+    wanted = (ToolCall("zoom", {"region": "R1"}, "a"), called("zoom", "no JSON", "b"))
+    model = ScriptedModel([Generated("I look.", None, "tool_calls", calls=wanted), "It is fine."], native=True)
+    chat = FlawscopeChatModel(model=model).bind_tools([zoom])
+    asked: list[Any] = [SystemMessage("You inspect."), HumanMessage("Where?")]
+    said = sum_of(list(chat.stream(asked))) if stream else chat.invoke(asked)
+    assert said.content == "I look."
+    assert [(call["name"], call["args"], call["id"]) for call in said.tool_calls] == [("zoom", {"region": "R1"}, "a")]
+    assert [call["id"] for call in said.invalid_tool_calls] == ["b"]
+    again = AIMessage(said.content, tool_calls=said.tool_calls)
+    chat.invoke([*asked, again, ToolMessage("Nothing there.", tool_call_id="a"), HumanMessage("So?")])
+    assert model.handed == [("zoom",)] * 2
+    system, question, calling, result, last = model.asked[1]
+    assert "{" not in system.text  # nothing is told in words
+    assert (question.role, calling.calls, calling.text) == (
+        "user",
+        (ToolCall("zoom", {"region": "R1"}, "a"),),
+        "I look.",
+    )
+    assert (result.role, result.call_id, result.text, last.role) == ("tool", "a", "Nothing there.", "user")
+
+
+def sum_of(pieces: list[Any]) -> Any:
+    """A streamed message, put together."""
+    whole = pieces[0]
+    for piece in pieces[1:]:
+        whole = whole + piece
+    return whole
 
 
 def test_tools_are_described_and_their_calls_read() -> None:
