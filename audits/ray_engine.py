@@ -6,6 +6,7 @@ that picture only, and not the actor.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -50,6 +51,7 @@ def run_on_ray(
     Raises:
         MissingExtraError: Ray is not installed.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     try:
         import ray
         import ray.data

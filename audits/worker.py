@@ -97,7 +97,7 @@ class InspectWorker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Only what it is made from goes to another process; models are loaded there."""
-        return InspectWorker, (self.loaded, self.out, self.pictures, self.threads)
+        return type(self), (self.loaded, self.out, self.pictures, self.threads)
 
     @cached_property
     def inspector(self) -> Inspector:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,16 +166,12 @@ def make_pictures(product: ProductData, folder: Path, count: int, *, seed: int =
     for number in range(count):
         group = bad if bad and rng.random() < DEFECTIVE_SHARE else good
         with Image.open(group[int(rng.integers(len(group)))]) as original:
-            # With the same tables: saving anew must not look like another camera.
-            how = {"qtables": original.quantization, "subsampling": get_sampling(original)} if is_jpeg(original) else {}
+            how: dict[str, Any] = {"quality": 97}
+            if isinstance(original, JpegImageFile):  # with the same tables: it must not look like another camera
+                how = {"qtables": original.quantization, "subsampling": get_sampling(original)}
             gain = rng.uniform(0.98, 1.02)
             changed = original.convert("RGB").point([min(255, round(gain * level)) for level in range(256)] * 3)
-        changed.save(folder / f"{number:06d}.jpg", comment=str(number), **(how or {"quality": 97}))
-
-
-def is_jpeg(picture: Image.Image) -> TypeGuard[JpegImageFile]:
-    """Whether it comes from a JPEG file, which has tables."""
-    return isinstance(picture, JpegImageFile)
+        changed.save(folder / f"{number:06d}.jpg", comment=str(number), **how)
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from fakes import PatchStatistics
 
+from flawscope.audits.worker import InspectWorker
 from flawscope.cli import main
 from flawscope.graphs import nodes
 from flawscope.tools.backbones import BACKBONES
@@ -51,6 +52,11 @@ def misbehaving(source: Any, **given: Any) -> Any:
 
 
 nodes.load_image = misbehaving
+
+
+class PatchedWorker(InspectWorker):
+    """Brings this module along to processes that were not started with it, such as Ray's."""
+
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,142 @@
+"""An audit's workers as processes: one that hangs, crashes or eats the memory costs a picture, and kills cost none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import enlarged, texture, with_square
+from PIL import Image
+
+from flawscope.audits.records import AuditRecord, read_records
+
+TESTS = Path(__file__).parents[1]
+PATIENCE_S = 300
+"""A test that hangs ends some time; nothing here waits so long."""
+
+
+@pytest.fixture
+def folder(plant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the product ``plate``, and parts."""
+    shutil.copytree(plant.home, tmp_path / "plant")
+    for key, value in {
+        "FLAWSCOPE_HOME": str(tmp_path / "plant"),
+        "FLAWSCOPE_BACKBONE": "patch-statistics",
+        "FLAWSCOPE_FALSE_ALARM": "0.15",
+        "OMP_NUM_THREADS": "1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "parts").mkdir()
+    return tmp_path
+
+
+def save(folder: Path, *names: str) -> None:
+    for seed, name in enumerate(names, start=200):
+        pixels = with_square(texture(seed)) if name.startswith("ng") else texture(seed)
+        Image.fromarray(enlarged(pixels)).save(folder / "parts" / name, compress_level=1)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, str(TESTS / "audit_cli.py"), "audit", "parts", "-p", "plate", *map(str, arguments)]
+
+
+def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments), cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def by_name(out: Path) -> dict[str, AuditRecord]:
+    return {Path(record.line.image).stem: record for record in read_records(out)}
+
+
+def test_no_picture_stops_the_others_and_two_workers_give_what_one_gives(folder: Path) -> None:
+    save(folder, "a.png", "hang.png", "ng.png", "crash.png", "once.png", "memory.png", "defect.png", "z.png")
+    (folder / "parts" / "text.png").write_text("no picture")
+    limits = ("--timeout", 12, "--memory", 1500)
+    done = run(folder, "--out", "two", "--workers", 2, *limits)
+    found = by_name(folder / "two")
+    kinds = {name: record.error.kind if record.error else record.verdict.value for name, record in found.items()}
+    assert kinds == {
+        "a": "OK",
+        "ng": "NG",
+        "once": "OK",
+        "z": "OK",
+        "hang": "timeout",
+        "crash": "crashed",
+        "memory": "memory",
+        "defect": "internal",
+        "text": "input",
+    }
+    assert list(found) == sorted(found)
+    assert found["defect"].error is not None
+    assert found["defect"].error.message == "ZeroDivisionError: a defect of the program"
+    assert found["text"].sha256 is not None  # readable, so its record holds for these bytes
+    assert done.returncode == 7  # of the first failure, the crash
+    once = folder / "parts" / "once.png.seen"
+    once.unlink()
+    run(folder, "--out", "one", "--workers", 1, *limits)
+    assert [r.comparable() for r in read_records(folder / "one")] == [r.comparable() for r in found.values()]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_an_audit_that_is_ended_leaves_no_process_and_no_loss(folder: Path, end: signal.Signals) -> None:
+    save(folder, *(f"{number:02d}.png" for number in range(12)), "hang.png", "z.png")
+    limits = ("--out", "out", "--workers", 2, "--timeout")
+    records = folder / "out" / "records.jsonl"
+    audit = subprocess.Popen(command(*limits, 200), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (records.exists() and records.read_bytes().count(b"\n") == 12):  # the rest waits behind one that hangs
+        assert audit.poll() is None
+        time.sleep(0.02)
+    children = [int(pid) for pid in Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()]
+    audit.send_signal(end)
+    _, told = audit.communicate(timeout=PATIENCE_S)
+    if end == signal.SIGINT:
+        assert audit.returncode == 130
+        assert told.decode() == "flawscope: interrupted; everything finished so far is kept.\n"
+    while any(alive(pid) for pid in children):  # they die with their parent, the hanging one too
+        time.sleep(0.02)
+    assert run(folder, *limits, 1, "--fail-on", "never").returncode == 0
+    found = by_name(folder / "out")
+    assert list(found) == [*(f"{number:02d}" for number in range(12)), "hang", "z"]
+    assert found["hang"].error is not None
+    assert found["hang"].error.kind == "timeout"
+    assert found["z"].error is None
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_thirty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "audit_kills.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sizes = json.loads(done.stdout)
+    whole = [record.comparable() for record in read_records(tmp_path / "whole")]
+    assert [record["line"]["serial"] for record in whole] == [f"S{number}" for number in range(len(whole))]
+    assert sum(len(after) for after in sizes.values()) >= 30
+    assert len({size for after in sizes.values() for size in after}) > 10  # they hit it at different places
+    for out, after in sizes.items():
+        assert after == sorted(after)  # what was whole stays
+        data = (tmp_path / out / "records.jsonl").read_bytes()
+        assert all(data[:size].endswith(b"\n") for size in after if size)
+        assert [record.comparable() for record in read_records(tmp_path / out)] == whole
+        assert not (tmp_path / out / "superseded.jsonl").exists()
