@@ -144,7 +144,7 @@ def lines_of(waiting: Waiting) -> list[str]:
         ("score", score + limit if score else ""),
         ("where", ", ".join(f"{region.id} {region.place} {list(region.box)}" for region in item.regions)),
         ("type", ", ".join(f"{one.name} {one.posterior:.2f}" for one in candidates)),
-        ("why open", item.reason),
+        ("why", item.reason),
         ("thread", item.question.thread_id if item.question else ""),
         ("decided", _said(standing).removeprefix("  -> ")),
         ("note", decision.note if decision else ""),

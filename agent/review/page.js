@@ -122,7 +122,7 @@ function drawItem() {
     ["Product", shown.product], ["Serial", shown.serial], ["Lot", shown.lot], ["Station", shown.station],
     ["Looks like", kinds], ["Score", score],
     ["Where", shown.regions.map((one) => `${one.id}: ${one.place}`).join(", ")],
-    ["Why open", shown.reason], ["Picture", shown.image],
+    ["Why", shown.reason], ["Picture", shown.image],
   ];
   for (const [name, text] of rows) if (text) facts.append(element("dt", name), element("dd", text));
   at("size").textContent = shown.size_px ? `${shown.size_px[0]} × ${shown.size_px[1]} px` : "";

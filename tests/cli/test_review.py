@@ -43,7 +43,7 @@ def test_the_queue_is_listed_shown_and_decided(cli: Any, audit: Path) -> None:
     shown = cli("review", "show", first[:6], "-a", audit).out
     assert f" picture: {cli.folder / 'good.png'}" in shown
     assert " serial: S1" in shown
-    assert " why open: The views disagree." in shown
+    assert " why: The views disagree." in shown
     told = cli("review", "decide", first, "ok", "-a", audit, "--by", "Kim")
     assert told.out == f"{first}: OK, decided by Kim\n", told.err
     given = ("--type", "Blue Spot", "--note", "a blue spot, due to ink", "--by", "Kim")
