@@ -157,7 +157,8 @@ class PackMaker:
         Args:
             rng: the only source of chance.
             shown: how often pictures stand in the prompt.
-            budget: of the quoted pages, one of a batch, so that its prompts are about as long.
+            budget: of the quoted pages, one of a batch, so that its prompts are about as long; 0 for reports on the
+                measurements alone.
         """
         while True:
             case = self.simulator.case(rng, "Anomaly Detection" if rng.random() < 0.5 else "Defect Localization")
@@ -176,7 +177,8 @@ class PackMaker:
 
     def _report(self, rng: np.random.Generator, case: Case, keys: Sequence[str], budget: int, *, made_up: bool) -> Pack:
         """A report behind its prompt; of two pictures or more the last is the part, sometimes shown again and cut."""
-        bundle = bundle_of(case, rng, made_up=made_up)
+        sure = made_up and rng.random() >= self.simulator.doubt
+        bundle = bundle_of(case, rng, made_up=made_up, sure=sure, bare=budget == 0)
         keys = list(keys)
         labels = [*["reference"] * (len(keys) - 1), "query"]
         if keys and bundle.regions and rng.random() < 0.5:

@@ -27,7 +27,7 @@ DOCUMENTS = 4
 PAGE_TOKENS = (220, 300, 700)
 """Budgets of the quoted pages: short prompts teach the same and take less time, the last one is that of inspections."""
 SIDE_PX = 512
-ADMITTED = 0.9
+ADMITTED = 0.95
 """How often the map of a made-up part that alarms may speak for a defect, and that of another may not."""
 CAUSE_LETTERS = 90
 """A longer cause is not told: it must be copied word by word."""
@@ -117,13 +117,17 @@ def _cause(documents: Sequence[RetrievedDocument], named: str, shown: str) -> It
             yield "root_cause", f"{cause}.", page.evidence_id
 
 
-def bundle_of(case: Case, rng: np.random.Generator, *, made_up: bool = True) -> EvidenceBundle:
+def bundle_of(
+    case: Case, rng: np.random.Generator, *, made_up: bool = True, sure: bool = False, bare: bool = False
+) -> EvidenceBundle:
     """A case as a reasoner would get it.
 
     Args:
         case: with a prior.
         rng: draws the seed of what is shuffled, how sure the expert is, and what further looks there were.
         made_up: whether the case is; a real one's score and pages are left as they are.
+        sure: the expert is, and nothing contradicts it.
+        bare: nothing but the measurements: no pages, no further looks.
 
     Raises:
         ValueError: the case has no prior.
@@ -135,7 +139,7 @@ def bundle_of(case: Case, rng: np.random.Generator, *, made_up: bool = True) -> 
         Region(id=box.id, box=box.box, area_px=max(1, round(box.area_share * SIDE_PX**2)), peak=1.0, place=box.place)
         for box in prior.boxes
     )
-    count = int(rng.integers(1, DOCUMENTS + 1))
+    count = 0 if bare else int(rng.integers(1, DOCUMENTS + 1))
     documents = tuple(_document(page, f"D{i}", made_up=made_up) for i, page in enumerate(case.pages[:count], start=1))
     kind = None
     if prior.types:
@@ -146,7 +150,7 @@ def bundle_of(case: Case, rng: np.random.Generator, *, made_up: bool = True) -> 
     items += [Evidence(id=region.id, kind="region", text=f"An area at the {region.place}.") for region in regions]
     items += [Evidence(id="T1", kind="type", text="The comparison of types.")] if kind else []
     items += [Evidence(id=d.evidence_id, kind="document", text=d.description or d.doc_id) for d in documents]
-    items += _views(prior, rng)
+    items += [] if bare else _views(prior, rng)
     seed = hashlib.sha256(rng.bytes(8)).hexdigest()
     bundle = EvidenceBundle(
         product=case.subject.product,
@@ -163,16 +167,16 @@ def bundle_of(case: Case, rng: np.random.Generator, *, made_up: bool = True) -> 
         size_px=(SIDE_PX, SIDE_PX),
         percentile=prior.percentile,
         admitted=prior.admitted,
-        grid=prior.grid,
+        grid=None if bare else prior.grid,
     )
-    if case.base and rng.random() < 0.5:
+    if case.base and not bare and rng.random() < 0.5:
         given = CategoryChoice("given", ((case.subject.product, None),))
         bundle = replace(bundle, category=category_knowledge(given, case.base, dict(prior.types), seed))
     if made_up and prior.probability is not None:
-        told = prior.probability if rng.random() < 0.4 else _surer(prior.probability, rng)
-        agrees = rng.random() < ADMITTED
+        told = prior.probability if not sure and rng.random() < 0.4 else _surer(prior.probability, rng)
+        agrees = sure or rng.random() < ADMITTED
         bundle = replace(bundle, probability=told, admitted=agrees == (told >= 0.5))
-    if prior.probability is not None and rng.random() < 0.1:
+    if prior.probability is not None and not sure and rng.random() < 0.1:
         bundle = replace(bundle, contradicting=(str(rng.choice(["zoom", "nearest references", "whole picture"])),))
     return bundle
 

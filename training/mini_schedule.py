@@ -47,7 +47,6 @@ class MiniConfig:
         sure_until: share of the first part in which evidence is strong and right; doubt grows over the fifth behind it.
         shown_from: share of the first part after which simulated prompts may show pictures.
         real_from: share of the first part after which labelled pictures are asked about.
-        reports: batches of reports in each step of the second part.
         reports_rate: peak of the second part.
         option_loss: weight of telling right options from wrong ones before the answer is due.
         words_loss: weight of the answer among all words, beside that among the letters of the options.
@@ -69,7 +68,6 @@ class MiniConfig:
     sure_until: float = 0.3
     shown_from: float = 0.3
     real_from: float = 0.5
-    reports: int = 2
     reports_rate: float = 8e-4
     option_loss: float = 0.5
     words_loss: float = 0.1
@@ -101,10 +99,10 @@ def batches_of(config: MiniConfig, step: int, share: float, real: bool) -> list[
     """The batches of a step, such that even and odd ones are about as long.
 
     In the first part every subtask simulated, one of the harder ones twice, and real pictures once those are due; in
-    the second, whose steps are shorter, reports, and a few questions lest they be forgotten.
+    the second, whose steps are shorter, reports with and without pages, and a few questions lest they be forgotten.
     """
     if share >= config.reports_from:
-        work = [Batchwork("report", "Defect Analysis")] * config.reports
+        work = [Batchwork(kind, "Anomaly Detection") for kind in ("report", "bare report")]
         work += [Batchwork("simulated", ORDER[(2 * step + i) % len(ORDER)]) for i in range(2)]
         return work + [Batchwork("real", TASKS[step % len(TASKS)])] * real
     work = [Batchwork("simulated", task) for task in ORDER]
@@ -122,6 +120,12 @@ def asked_share(config: MiniConfig, share: float) -> float:
 def doubt_at(config: MiniConfig, share: float) -> float:
     """Share of simulated cases whose evidence may be weak or wrong: none at first, all from a fifth later on."""
     return float(np.clip((asked_share(config, share) - config.sure_until) / 0.2, 0.0, 1.0))
+
+
+def report_doubt_at(config: MiniConfig, share: float) -> float:
+    """Share of made-up reports whose evidence may be weak: none until a third of the second part, then more."""
+    part = (share - config.reports_from) / max(1.0 - config.reports_from, 1e-9)
+    return float(np.clip((part - 0.35) / 0.3, 0.0, 1.0))
 
 
 def rate_at(config: MiniConfig, share: float) -> float:

@@ -22,11 +22,13 @@ from .mini_model import MiniShape, build_model
 from .mini_packing import Pack, collate, read_batch, use_packed_attention
 from .mini_pictures import Gallery
 from .mini_reports import PAGE_TOKENS
-from .mini_schedule import Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at
+from .mini_schedule import Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at, report_doubt_at
 from .questions.simulated import Simulator
 
 PAGE_SHARES = (0.65, 0.2, 0.15)
 """How often a batch of reports has each budget of ``PAGE_TOKENS``."""
+BARE = 3
+"""Reports on measurements alone for each one with pages: they are short, and a verdict is read from measurements."""
 LOG = "training.jsonl"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 REAL_REPORTS = 0.4
@@ -171,7 +173,11 @@ class Trainer:
                 self.job.cases, lambda case: self.maker.real(rng, case, work.task, config.endings), rng, config.packs
             )
         shown = 0.5 if asked_share(config, share) >= config.shown_from else 0.0
+        if work.kind == "bare report":
+            self.job.simulator.doubt = report_doubt_at(config, share)
+            return [self.maker.report(rng, shown, 0) for _ in range(BARE * config.packs)]
         if work.kind == "report":
+            self.job.simulator.doubt = report_doubt_at(config, share)
             budget = int(rng.choice(PAGE_TOKENS, p=PAGE_SHARES))
             if self.looked_at and rng.random() < REAL_REPORTS:
                 cases = [self.looked_at[int(i)] for i in rng.integers(len(self.looked_at), size=config.packs)]
