@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,8 +72,8 @@ def build_page(
 ) -> PageFacts:
     """Write the page of an audit.
 
-    Every record is on the page with its report and, as far as ``max_bytes`` goes, its thumbnail and map; large views
-    fill the rest, NG first, then REVIEW, then OK, those nearest to their threshold first.
+    Every record is on the page with its report. Thumbnails with their maps come next, then large views, as far as
+    ``max_bytes`` goes: NG first, then REVIEW, then OK, those nearest to their threshold first.
 
     Args:
         audit: the audit's folder, or its ``records.jsonl``.
@@ -96,7 +97,8 @@ def build_page(
     details = [data_block(f"detail-{number}", text) for number, text in enumerate(read.details)]
     left = max_bytes - sum(len(part.encode()) for part in (before, after)) - sum(map(len, details))
 
-    smalls = list(_smalls(audit, folder, left, count, progress))
+    urgency = _urgency(read.rows)
+    smalls = _smalls(audit, folder, left, urgency, progress)
     blocks = [
         data_block(f"small-{number}", json_text([[each.thumbnail, each.map] for each in chunk]))
         for number, chunk in enumerate(_chunked(smalls, CHUNKS["small"]))
@@ -110,7 +112,7 @@ def build_page(
             file.write(before)
             file.writelines(blocks)
             file.writelines(details)
-            large = _write_large(file, audit, folder, left, _urgency(read.rows), progress)
+            large = _write_large(file, audit, folder, left, urgency, progress)
             file.write(after)
 
     write_atomically(out, write)
@@ -152,7 +154,7 @@ def _index(read: _Read, facts: dict[str, Any]) -> list[str]:
 
 
 def _urgency(rows: Rows) -> list[int]:
-    """Rows in the order in which they get a large view."""
+    """Rows in the order in which they get pictures."""
     columns = rows.columns
 
     def key(row: int) -> tuple[int, float, int]:
@@ -224,13 +226,22 @@ def _version() -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _smalls(audit: Path, folder: Path, room: int, count: int, progress: Progress | None) -> Iterator[Small]:
-    """Thumbnails in the order of the records; without one as soon as the file is full."""
-    for number, small in enumerate(_mapped(lambda record: small_of(record, folder), read_records(audit)), start=1):
+def _smalls(audit: Path, folder: Path, room: int, urgency: Sequence[int], progress: Progress | None) -> list[Small]:
+    """Thumbnails in the order of the records; when the file is full, the least urgent records lose theirs."""
+    rank = {row: place for place, row in enumerate(urgency)}
+    smalls: list[Small] = []
+    kept: list[tuple[int, int]] = []  # a heap: the least urgent record is on top
+    for row, small in enumerate(_mapped(lambda record: small_of(record, folder), read_records(audit))):
+        smalls.append(small)
         room -= small.size_bytes
-        yield small if room > 0 else Small(None, None)
+        heapq.heappush(kept, (-rank[row], row))
+        while room < 0 and kept:
+            _, dropped = heapq.heappop(kept)
+            room += smalls[dropped].size_bytes
+            smalls[dropped] = Small(None, None)
         if progress is not None:
-            progress("thumbnails", number, count)
+            progress("thumbnails", row + 1, len(urgency))
+    return smalls
 
 
 def _write_large(

@@ -284,6 +284,14 @@ def test_the_file_holds_what_it_says_and_keeps_to_its_size(tmp_path: Path) -> No
     shown = [int(name[6:]) for name in blocks_of(tight.path) if name.startswith("large-")]
     assert max(verdicts[row] for row in shown) <= min(verdicts[row] for row in range(90) if row not in shown)
 
+    small = sum(len(text) for name, text in blocks.items() if name.startswith("small-"))
+    large = sum(len(text) for name, text in blocks.items() if name.startswith("large-"))
+    half = build_page(audit, tmp_path / "half.html", max_bytes=facts.size_bytes - large - small // 2)
+    assert 0 < half.thumbnails < 90
+    smalls = [each for number in range(3) for each in json.loads(blocks_of(half.path)[f"small-{number}"])]
+    with_one, without = ([row for row in range(90) if (smalls[row][0] is None) is gone] for gone in (False, True))
+    assert max(verdicts[row] for row in with_one) <= min(verdicts[row] for row in without)
+
     tiny = build_page(audit, tmp_path / "tiny.html", max_bytes=1)
     assert (tiny.records, tiny.thumbnails, tiny.large) == (90, 0, 0)
 
