@@ -87,7 +87,7 @@ def _weights_kept(wanted: bool) -> AbstractContextManager[None]:
     """What inspects also answers questions: its weights are read once."""
     if not wanted:
         return nullcontext()
-    from ..agent.vision_language.checkpoint import kept_loaded
+    from ..agent.vision_language.sharing import kept_loaded
 
     return kept_loaded()
 

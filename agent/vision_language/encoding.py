@@ -6,22 +6,20 @@ in one dimension, and the grid of the picture is lost without a word.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from PIL import Image
 
 from ..artifacts import reference_of
 from ..errors import BackendError
+from .chat_template import rendered, template_shows_tools
 from .checkpoint import Checkpoint
 from .fitting import one_picture_less
 from .messages import Message, Picture, Slot, SlotName
-from .tool_text import ToolCall, ToolDescription, native_description
+from .tool_text import ToolDescription
 
 SLOT_TOKENS = ("<|quad_start|>", "<|object_ref_start|>", "<|fim_pad|>")
 """Special tokens that chat prompts never hold; one of them keeps the places of slots."""
@@ -86,20 +84,8 @@ class Encoder:
 
     @cached_property
     def shows_tools(self) -> bool:
-        """Whether the chat template writes tools, calls and results where it is given them; many leave them out."""
-        from jinja2 import TemplateError
-
-        names = ("tool_one", "call_two", "result_three")
-        asked = (
-            Message("user", ("?",)),
-            Message("assistant", (), (ToolCall(names[1], {}, "call00001"),)),
-            Message("tool", (names[2],), call_id="call00001"),
-        )
-        try:
-            text = self._rendered(asked, (ToolDescription(names[0], "", {}),))
-        except (TemplateError, TypeError, KeyError, ValueError):  # what templates that know no such turns raise
-            return False
-        return all(name in text for name in names)
+        """Whether the chat template has places for tools; see `template_shows_tools`."""
+        return template_shows_tools(self.checkpoint.processor)
 
     def encode(
         self,
@@ -177,28 +163,6 @@ class Encoder:
         """Ids of a text that stands in no prompt."""
         return list(self.checkpoint.processor.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _rendered(self, messages: Sequence[Message], tools: Sequence[ToolDescription] = ()) -> str:
-        """The conversation in the checkpoint's own chat form."""
-        turns: list[dict[str, Any]] = []
-        for message in messages:
-            content: list[dict[str, Any]] = []
-            for part in message.parts:
-                if isinstance(part, Picture):
-                    content.append({"type": "image"})
-                elif isinstance(part, Slot):
-                    content.append({"type": "text", "text": self._slot_text(part)})
-                else:
-                    content.append({"type": "text", "text": plain(part)})
-            turn: dict[str, Any] = {"role": message.role, "content": content}
-            if message.calls:
-                turn["tool_calls"] = [_native_call(call) for call in message.calls]
-            if message.call_id:
-                turn["tool_call_id"] = message.call_id
-            turns.append(turn)
-        processor = self.checkpoint.processor
-        given = {"tools": [native_description(tool) for tool in tools]} if tools else {}
-        return str(processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given))
-
     def _slot_text(self, slot: Slot) -> str:
         if self.slot_token is None:
             raise BackendError(
@@ -225,7 +189,7 @@ class Encoder:
         shapes = [picture.rgb.shape for message in messages for picture in message.pictures]
         patches = self.checkpoint.processor.image_processor.get_number_of_image_patches
         counts = [int(patches(shape[0], shape[1], {})) // self.merge**2 for shape in shapes]
-        text = self._expanded(self._rendered(messages, tools), counts) + answer
+        text = self._expanded(rendered(self.checkpoint.processor, messages, tools, self._slot_text), counts) + answer
         tokenizer = self.checkpoint.processor.tokenizer
         ids: torch.Tensor = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
         return ids.to(self.checkpoint.device)
@@ -291,15 +255,6 @@ class Encoder:
         return kept[key]  # type: ignore[no-any-return]
 
 
-MARKS = re.compile(r"<(?=\||/?tool_)")
-"""Begins of special tokens, and of the fences that templates put around calls of tools and their results."""
-
-
-def plain(text: str) -> str:
-    """Text that cannot pretend to be a turn, a picture, a slot, a tool's call or its result."""
-    return MARKS.sub("< ", text)
-
-
 def _too_long(pictures: int, most: int, tokens: int, limit: int, whose: str) -> BackendError:
     """Which bound was met when nothing more can be spared."""
     if tokens > limit:
@@ -314,8 +269,3 @@ def _too_long(pictures: int, most: int, tokens: int, limit: int, whose: str) -> 
 
 def _bytes(features: torch.Tensor) -> int:
     return int(features.numel() * features.element_size())
-
-
-def _native_call(call: ToolCall) -> dict[str, Any]:
-    arguments = json.loads(plain(json.dumps(dict(call.arguments), default=str)))
-    return {"id": call.id, "type": "function", "function": {"name": plain(call.name), "arguments": arguments}}

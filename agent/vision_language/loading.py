@@ -19,7 +19,7 @@ def checkpoint_folder(loaded: LoadedSettings) -> Path:
 
 
 def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
-    from .checkpoint import shared_checkpoint
+    from .sharing import shared_checkpoint
 
     settings = loaded.settings
     checkpoint = shared_checkpoint(

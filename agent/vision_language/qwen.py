@@ -12,11 +12,12 @@ from pydantic import BaseModel
 
 from ..errors import BackendError
 from .base import Generated, LetterAnswer, OnText
-from .checkpoint import Checkpoint, release
+from .checkpoint import Checkpoint
 from .decoding import Decoder, Prefix, letter_probabilities, prefill
 from .encoding import Encoded, Encoder
 from .grammar import Grammars
 from .messages import Message, SlotName
+from .sharing import release
 from .tool_text import ToolDescription, parse_tool_calls
 
 

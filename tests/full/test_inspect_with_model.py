@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Plant
@@ -23,7 +24,8 @@ from flawscope.agent.reasoner.base import LatentReasoner
 from flawscope.agent.reasoner.model_reasoner import ModelReasoner
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.settings import LoadedSettings
-from flawscope.agent.vision_language import checkpoint as checkpoints
+from flawscope.agent.vision_language import sharing
+from flawscope.agent.vision_language.checkpoint import Checkpoint, load_checkpoint
 
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 
@@ -136,10 +138,12 @@ def test_a_question_after_an_inspection_does_not_read_the_weights_again(
         f'vlm_weights = "{checkpoint}"\nvlm_max_tokens = 64\n'
     )
     loads: list[Path] = []
-    load = checkpoints.load_checkpoint
-    monkeypatch.setattr(
-        checkpoints, "load_checkpoint", lambda folder, **how: loads.append(folder) or load(folder, **how)
-    )
+
+    def counted(folder: Path, **how: Any) -> Checkpoint:
+        loads.append(folder)
+        return load_checkpoint(folder, **how)
+
+    monkeypatch.setattr(sharing, "load_checkpoint", counted)
     references = [part for good in plant.good for part in ("--reference", good)]
     code = run_command(
         "inspect", plant.square, *references, "--profile", profile, "--home", tmp_path, "--ask", "where?"
@@ -147,4 +151,4 @@ def test_a_question_after_an_inspection_does_not_read_the_weights_again(
     assert code in (0, 1, 3)
     assert loads == [checkpoint]
     assert "From the evidence" in capsys.readouterr().out
-    assert not checkpoints._LOADED
+    assert not sharing._LOADED

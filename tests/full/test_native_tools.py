@@ -18,8 +18,8 @@ from flawscope.agent.session import begin_conversation
 from flawscope.agent.settings import LoadedSettings
 from flawscope.agent.vision_language import Message
 from flawscope.agent.vision_language.chat_model import FlawscopeChatModel
+from flawscope.agent.vision_language.chat_template import plain
 from flawscope.agent.vision_language.checkpoint import load_checkpoint
-from flawscope.agent.vision_language.encoding import plain
 from flawscope.agent.vision_language.qwen import QwenModel
 from flawscope.agent.vision_language.served import ServedModel
 from flawscope.agent.vision_language.tool_text import ToolCall, ToolDescription

@@ -17,10 +17,9 @@ from pydantic import BaseModel
 from transformers import GenerationConfig
 
 from flawscope.agent.errors import BackendError, ConfigError, WeightsError
-from flawscope.agent.vision_language import Message, Picture, Slot, memory
-from flawscope.agent.vision_language import checkpoint as loading
+from flawscope.agent.vision_language import Message, Picture, Slot, memory, sharing
 from flawscope.agent.vision_language.batching import choose_many, generate_many
-from flawscope.agent.vision_language.checkpoint import load_checkpoint, shared_checkpoint
+from flawscope.agent.vision_language.checkpoint import load_checkpoint
 from flawscope.agent.vision_language.decoding import extend, letter_probabilities, prefill
 from flawscope.agent.vision_language.qwen import QwenModel
 
@@ -220,21 +219,21 @@ def test_a_prompt_beyond_the_context_is_named(model: QwenModel) -> None:
 
 
 def test_the_same_folder_is_loaded_once_and_freed_by_the_last_user(checkpoint: Path) -> None:
-    one, two = (QwenModel(shared_checkpoint(checkpoint, device="cpu")) for _ in range(2))
+    one, two = (QwenModel(sharing.shared_checkpoint(checkpoint, device="cpu")) for _ in range(2))
     assert one.checkpoint is two.checkpoint
     assert one.lock is two.lock
     kept = weakref.ref(one.checkpoint.model)
     one.encoder.encode(question(picture(1)))
     assert len(two.checkpoint.features) == 1
-    with loading.kept_loaded():
+    with sharing.kept_loaded():
         one.close()
         one.close()  # once counts
-        assert loading._LOADED
+        assert sharing._LOADED
         two.close()
         del one, two
         assert kept() is not None  # the next session need not read it again
     gc.collect()
-    assert not loading._LOADED
+    assert not sharing._LOADED
     assert kept() is None
 
 
