@@ -43,6 +43,7 @@ class AuditSummary:
         superseded: records of an earlier run that no longer hold.
         seconds: since the first line was begun.
         exit_code_of_errors: of the first failure, None without one.
+        examples: by kind of failure its first line and why, such as ``line 11: no product 'bottle'.``
     """
 
     lines: int = 0
@@ -53,13 +54,15 @@ class AuditSummary:
     superseded: int = 0
     seconds: float = 0.0
     exit_code_of_errors: int | None = None
+    examples: dict[str, str] = field(default_factory=dict)
 
-    def count(self, verdict: str, error: RecordError | None) -> None:
-        """Take a record into account."""
+    def count(self, verdict: str, error: RecordError | None, number: int) -> None:
+        """Take a record into account; ``number`` is its place in the worklist."""
         if error is None:
             self.verdicts[verdict] += 1
             return
         self.errors[error.kind] += 1
+        self.examples.setdefault(error.kind, f"line {number}: {error.message}")
         if self.exit_code_of_errors is None:
             self.exit_code_of_errors = error.exit_code
 
@@ -150,7 +153,7 @@ def settle(
             continue
         kept.add(same[0].identity)
         summary.kept += 1
-        summary.count(head.verdict, head.error)
+        summary.count(head.verdict, head.error, head.line.number)
     if stale:
         with RecordWriter(out / SUPERSEDED_NAME) as writer:
             writer.append_lines(raw for number, (_, raw) in enumerate(read_heads(path)) if number in stale)

@@ -85,6 +85,6 @@ def _merged(shards: Sequence[Path], headers: Sequence[AuditHeader], summary: Aud
 
     streams = [numbered(shard, header) for shard, header in zip(shards, headers, strict=True)]
     for _, head, raw in heapq.merge(*streams, key=lambda item: item[0]):
-        summary.kept += 1
-        summary.count(head.verdict, head.error)
+        summary.done += 1
+        summary.count(head.verdict, head.error, head.line.number)
         yield raw

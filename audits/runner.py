@@ -24,6 +24,8 @@ from .records import RECORDS_NAME, AuditHeader, RecordWriter
 from .worker import Done, InspectWorker, Pictures, now, without_product
 from .worklist import Job, read_worklist, shard_of, worklist_sha256
 
+WATCHED = ("outbox.sqlite", "seen.sqlite")
+"""Files of a folder that ``flawscope watch`` writes to: its records are no worklist's, and wait to be delivered."""
 HELD = 1000
 """Finished records that wait in memory for one before them."""
 
@@ -77,7 +79,7 @@ def run_audit(loaded: LoadedSettings, plan: AuditPlan, progress: Progress | None
     with storage_errors(plan.out):
         plan.out.mkdir(parents=True, exist_ok=True)
     with locked(plan.out), LocalEngine(worker, plan.workers or cores(), plan.limits, plan.product) as engine:
-        _refuse_other_shard(plan)
+        _refuse_other_owner(plan)
         bases = {product: Stand.of(loaded, told) for product, told in engine.bases(_products(jobs)).items()}
         if plan.product in bases and (error := bases[plan.product].error) is not None:
             raise error
@@ -164,15 +166,17 @@ class _InOrder:
         if not ready:
             return
         self._writer.append_lines([done.data for done in ready])
-        for done in ready:
+        for job, done in zip(self._todo[self._next - len(ready) : self._next], ready, strict=True):
             self._summary.done += 1
-            self._summary.count(done.verdict, done.error)
+            self._summary.count(done.verdict, done.error, job.line.number)
         self._summary.seconds = time.monotonic() - begun
         if self._progress is not None:
             self._progress(self._summary)
 
 
-def _refuse_other_shard(plan: AuditPlan) -> None:
+def _refuse_other_owner(plan: AuditPlan) -> None:
+    if any((plan.out / name).exists() for name in WATCHED):
+        raise ConfigError(f"{plan.out} belongs to flawscope watch.", hint="Give another --out.")
     header = read_header(plan.out)
     if header is not None and (header.merged or header.shard != plan.shard):
         what = "was merged" if header.merged else f"is shard {header.shard[0]}/{header.shard[1]}"

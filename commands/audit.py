@@ -22,6 +22,7 @@ from .shared import (
     complete_product,
     make_console,
     print_line,
+    print_plain,
     settings,
 )
 
@@ -200,12 +201,12 @@ def _print_summary(summary: AuditSummary, out: Path) -> None:
     failures = sum(summary.errors.values())
     print_line(f"{summary.lines:,} lines: {told}, {failures:,} {'error' if failures == 1 else 'errors'}")
     for kind, count in sorted(summary.errors.items(), key=lambda item: (-item[1], item[0])):
-        print_line(f"  {count:,} {kind}")
+        print_plain([f"  {count:,} {kind}, such as {summary.examples[kind]}"])
     if summary.done and summary.seconds > 0:
         print_line(
             f"{summary.done:,} inspected in {_clock(summary.seconds)}, {summary.done / summary.seconds:.1f} a second"
         )
-    if summary.kept and summary.seconds > 0:
+    if summary.kept:
         print_line(f"{summary.kept:,} kept from an earlier run")
     if summary.superseded:
         print_line(f"{summary.superseded:,} earlier records no longer hold: {out / 'superseded.jsonl'}")

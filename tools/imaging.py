@@ -216,7 +216,7 @@ def _read_file(path: str, name: str) -> bytes:
             status = os.fstat(file.fileno())
             _check_regular(status.st_mode, name)
             _check_file_size(name, status.st_size)
-            data = file.read(MAX_FILE_BYTES + 1)  # bounded once more: the file may still be growing
+            data = file.read(status.st_size + 1)  # bounded once more: the file may still be growing
     except OSError as error:
         hint = "Download the image first." if "://" in path else None
         what, advice = _OPEN_ERRORS.get(

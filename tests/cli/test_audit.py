@@ -20,6 +20,7 @@ from flawscope.agent.inspector import Inspector
 from flawscope.audits import runner
 from flawscope.audits.records import AuditRecord, read_records
 from flawscope.benchmarks.hostile_files import KINDS, hostile_files, odd_names
+from flawscope.tools.control_plan.store import PlanStore
 
 
 class Audit:
@@ -131,7 +132,9 @@ def test_an_audit_goes_on_where_it_was(mixed: Audit) -> None:
     assert "3 kept" in done.out
     assert path.read_bytes().startswith(early)
     assert mixed.comparable("out") == mixed.comparable("whole")
-    assert "inspected" not in mixed.run("out").out
+    again = mixed.run("out").out
+    assert "inspected" not in again
+    assert "8 kept from an earlier run" in again
 
 
 def test_changed_pictures_and_settings_are_inspected_again_and_the_old_records_kept_aside(mixed: Audit) -> None:
@@ -161,8 +164,31 @@ def test_a_manifest_names_products_and_shares_pictures(mixed: Audit) -> None:
     kinds = [record.error.kind if record.error else record.verdict.value for record in records]
     assert kinds == ["OK", "NG", "NG", "product", "input", "input"]
     assert (records[1].line.expected, records[1].line.expected_type) == ("NG", "hole")
+    assert "  1 product, such as line 4: no product 'bottle'." in done.out
     assert done.code == 5  # of the first failure: there is no such product
     assert "inspected" not in mixed.run("out", inputs="list.csv").out
+
+
+PLAN = """
+control_plan: CP-17
+products:
+  - product: plate
+    characteristics:
+      - {characteristic: surface, severity: 2, defects: [{type: scratch}]}
+    severity: 8
+    disposition: scrap
+    reaction_plan: Stop the line.
+"""
+
+
+def test_records_say_what_the_control_plan_does_with_a_bad_part(mixed: Audit) -> None:
+    assert mixed.run("before").code == 0
+    PlanStore(mixed.cli.home / "plans").set("plate", PLAN, author="Ann")
+    assert mixed.run("before").out.count("8 inspected") == 1  # another plan may give another result
+    records = mixed.records("before")
+    assert (records[2].severity, records[2].disposition, records[2].reaction) == (8, "scrap", "Stop the line.")
+    assert records[2].texts["action"].evidence_ids
+    assert (records[0].severity, records[0].disposition) == (None, None)
 
 
 def test_hostile_files_among_good_ones_are_records(audit: Audit) -> None:
@@ -204,6 +230,14 @@ def small_files() -> Iterator[None]:
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_folder_of_watch_is_left_alone(audit: Audit) -> None:
+    audit.good("a.png")
+    (audit.folder / "out").mkdir()
+    (audit.folder / "out" / "outbox.sqlite").touch()
+    audit.run("out").refused(2, "belongs to flawscope watch")
+    assert not (audit.folder / "out" / "records.jsonl").exists()
 
 
 def test_a_full_disk_ends_the_audit(mixed: Audit, small_files: None) -> None:
