@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ConfigError, ProductError
+from ..errors import ConfigError, ProductError, ReviewConflictError
 from ..home import Home
 from .changes import Change, Kept, Part, ProductChange, ProductHistory, history_of, manifest_of
 from .decisions import Decision, person
@@ -91,6 +91,7 @@ class ProductDesk:
 
         Raises:
             ConfigError: there is nothing to learn, or an earlier step was not finished.
+            ReviewConflictError: somebody else has applied it meanwhile.
             ProductError: pictures that the product was enrolled with are not at hand.
             StorageError: the disk refuses.
         """
@@ -139,6 +140,8 @@ class ProductDesk:
         self, change: ProductChange, known: ProductHistory, references: Sequence[Path], defects: Path | None
     ) -> Change:
         for part in change.parts:
+            if standing_of(self._journal, part.id).applied is not None:  # since it was proposed
+                raise ReviewConflictError(f"{part.id} has been applied meanwhile.", hint=_LOOK)
             item, _, _ = self._decided(change.product, part)
             self._originals.keep(Path(item.image), part.sha256)
         product, examples = change.product, None
@@ -210,3 +213,4 @@ class ProductDesk:
 
 
 _FINISH = "Finish it: flawscope review apply"
+_LOOK = "Look again: flawscope review apply"

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import save
 from fakes import texture, with_square
@@ -205,6 +206,59 @@ def test_the_second_change_needs_no_folders(cli: Any, confirmed: tuple[str, str]
     assert "blue_spot" not in product(cli)["type_examples"]
 
 
+def test_what_was_learnt_is_what_an_enrolment_would_learn(cli: Any, confirmed: tuple[str, str]) -> None:
+    defects = cli.plant.good[0].parents[1] / "defects"
+    assert cli("review", "apply", "--yes", "--defects", defects).code == 0
+    shutil.copytree(defects, cli.folder / "defects")
+    (cli.folder / "defects" / "blue_spot").mkdir()
+    shutil.copy(cli.folder / "bad.png", cli.folder / "defects" / "blue_spot")
+    assert (
+        cli("enroll", "fresh", *cli.plant.good, cli.folder / "good.png", "--defects", cli.folder / "defects").code == 0
+    )
+    for name in ("arrays.npz", "types.npz"):
+        with (
+            np.load(cli.home / "products" / "plate" / name) as learnt,
+            np.load(cli.home / "products" / "fresh" / name) as fresh,
+        ):
+            assert learnt.files == fresh.files
+            assert all(np.array_equal(learnt[key], fresh[key]) for key in learnt.files)
+
+
+def test_of_two_who_apply_at_once_one_is_told(cli: Any, confirmed: tuple[str, str]) -> None:
+    from flawscope.agent.errors import ReviewConflictError
+    from flawscope.agent.review.changes import proposed
+    from flawscope.commands.review_apply import product_desk
+
+    loaded = cli.plant.loaded(home=cli.home)
+    (change,) = proposed(Journal(cli.home / "reviews"), cli.home / "products")  # as the slower one saw it
+    defects = cli.plant.good[0].parents[1] / "defects"
+    assert cli("review", "apply", "--yes", "--defects", defects).code == 0
+    with pytest.raises(ReviewConflictError, match="applied meanwhile"):
+        product_desk(loaded).apply(change, "Bo", defects=defects)
+    assert len(Journal(cli.home / "reviews").entries("product:plate")) == 2
+
+
+def test_a_locked_knowledge_base_is_waited_for(
+    cli: Any, confirmed: tuple[str, str], snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flawscope.agent.errors import KnowledgeLockedError
+    from flawscope.commands import review_pages
+
+    before = snapshot(cli.home / "products")
+    defects = ("--defects", cli.plant.good[0].parents[1] / "defects")
+
+    def locked(loaded: Any) -> None:
+        raise KnowledgeLockedError("the knowledge base is open in another process.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(review_pages, "refuse_open_bases", locked)
+        assert cli("review", "apply", "--yes", *defects).code == 6
+    assert snapshot(cli.home / "products") == before
+    done = cli("review", "apply", "--yes", *defects)
+    assert "finished now" in done.out
+    assert product(cli)["type_examples"]["blue_spot"] == 1
+
+
 def test_a_product_enrolled_anew_meanwhile_is_left_alone(cli: Any, confirmed: tuple[str, str], snapshot: Any) -> None:
     cli("review", "apply", "--yes", "--defects", cli.plant.good[0].parents[1] / "defects")
     assert cli("enroll", "plate", *cli.plant.good[:6], "--replace").code == 0
@@ -288,6 +342,15 @@ def test_an_apply_that_was_killed_is_finished_once(
     kill(cli, "restored" if when == "enrolled" else "reverting", "review", "undo", "product:plate")
     assert cli("review", "undo", "product:plate").code == 0
     assert snapshot(cli.home / "products") == before
+
+
+def test_an_apply_that_was_killed_can_be_taken_back(cli: Any, confirmed: tuple[str, str], snapshot: Any) -> None:
+    before = snapshot(cli.home / "products")
+    kill(cli, "enrolled", "review", "apply", "--yes", "--defects", cli.plant.good[0].parents[1] / "defects")
+    cli("review", "undo", confirmed[0]).refused(2, "review undo product:plate")
+    assert cli("review", "undo", "product:plate").code == 0
+    assert snapshot(cli.home / "products") == before
+    assert ids(cli, "--state", "confirmed") == list(confirmed)
 
 
 def test_the_walk_through_the_queue(cli: Any, audit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
