@@ -174,11 +174,13 @@ def _subtitle(read: _Read, header: AuditHeader | None) -> str:
     counts = ", ".join(named)
     products = read.rows.words.get("product", [])
     made = read.last[:16].replace("T", " ")
-    parts = [f"{len(read.rows):,} pictures: {counts}"]
+    parts = [f"{len(read.rows):,} picture{'' if len(read.rows) == 1 else 's'}: {counts}"]
     if products:
         parts.append(products[0] if len(products) == 1 else f"{len(products)} products")
     if made:
         parts.append(f"finished {made} UTC")
+    if header is not None and header.lines > len(read.rows):
+        parts.append(f"unfinished: {header.lines:,} lines to do")
     if header is not None and header.shard != (1, 1):
         parts.append(f"part {header.shard[0]} of {header.shard[1]}")
     return ", ".join(parts) + "."

@@ -355,6 +355,18 @@ def test_a_line_that_failed_says_why(page: Page, made: Path) -> None:
     expect(page.locator("#stagebox")).to_contain_text("No picture was kept")
 
 
+def test_an_audit_without_records_opens(page: Page, tmp_path: Path) -> None:
+    audit = page_audit(tmp_path / "none", 0)
+    go(page, build_page(audit, audit / "page.html").path)
+    expect(page.locator("#nothing")).to_be_visible()
+    page.locator("#scroller").focus()
+    for key in ("j", "Enter", "End", "1"):
+        page.keyboard.press(key)
+    for view in ("figures", "about"):
+        page.locator(f"#tab-{view}").click()
+        expect(page.locator(f"#view-{view}")).to_be_visible()
+
+
 # --- the address ------------------------------------------------------------------------------------------------------
 
 

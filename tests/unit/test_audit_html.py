@@ -320,6 +320,17 @@ def test_an_audit_without_records_has_a_page(tmp_path: Path) -> None:
     assert json.loads(blocks_of(facts.path)["audit"])["count"] == 0
 
 
+def test_an_unfinished_audit_says_so(tmp_path: Path) -> None:
+    audit = written(tmp_path / "audit", [made(1), made(2)])
+    whole = blocks_of(build_page(audit, tmp_path / "page.html").path)["audit"]
+    assert "unfinished" not in json.loads(whole)["subtitle"]
+    lines = (audit / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (audit / "records.jsonl").write_bytes(lines[0] + lines[1][:50])
+    part = json.loads(blocks_of(build_page(audit, tmp_path / "page.html").path)["audit"])
+    assert part["subtitle"].startswith("1 picture: 0 NG, 0 REVIEW, 1 OK")
+    assert "unfinished: 2 lines to do" in part["subtitle"]
+
+
 def test_what_is_no_audit_leaves_no_page(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         build_page(tmp_path, tmp_path / "page.html")

@@ -35,15 +35,16 @@ col.agree = Array.from({ length: rows }, (_, row) => {
 });
 
 // --- blocks that come later in the file ---------------------------------------------------------------------------
+const BLOCKS_KEPT = 64; // more than the cells in sight, which in the order of scores lie in as many blocks
 const kept = new Map();
-function block(id, read, most = 24) {
+function block(id, read) {
   if (kept.has(id)) return kept.get(id);
   const node = byId(id);
   // A block that is still being received ends where the next one begins.
   if (!node || (document.readyState === "loading" && !node.nextElementSibling)) return null;
   const value = read(node.textContent);
   kept.set(id, value);
-  if (kept.size > most) kept.delete(kept.keys().next().value);
+  if (kept.size > BLOCKS_KEPT) kept.delete(kept.keys().next().value);
   return value;
 }
 const image = (base64) => (base64 ? `data:image/webp;base64,${base64}` : null);
@@ -55,7 +56,7 @@ function small(row) {
   const [thumbnail, map] = chunk[row % audit.chunks.small];
   return { thumbnail: image(thumbnail), map: map === "" ? "" : image(map) };
 }
-const large = (row) => image(block(`large-${row}`, (text) => text.trim(), 24));
+const large = (row) => image(block(`large-${row}`, (text) => text.trim()));
 
 async function inflated(text) {
   const bytes = Uint8Array.from(atob(text.trim()), (char) => char.charCodeAt(0));
