@@ -204,6 +204,19 @@ def test_search_and_order(page: Page, made: Path, audit: Path) -> None:
     expect(page.locator("#scroller [aria-posinset='1'] .name")).to_have_text("part-13.png")
 
 
+def test_the_gallery_shows_maps_of_parts_that_are_not_ok(page: Page, made: Path) -> None:
+    for verdict in ("NG", "OK"):
+        go(page, made, f"v={verdict}&failed=")
+        expect(page.locator(".cell img").first).to_be_visible()
+        assert (page.locator(".cell .heat").count() > 0) is (verdict == "NG")
+    page.locator(".cell").first.click()
+    expect(page.locator(".stage .over img")).to_have_count(2)
+    page.keyboard.press("Escape")
+    go(page, made, "v=NG")
+    page.locator("#maps").uncheck()
+    expect(page.locator(".cell .heat")).to_have_count(0)
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 

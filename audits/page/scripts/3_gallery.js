@@ -21,12 +21,14 @@ function make_cell(place) {
   show_picture(pic, row);
   return node;
 }
+// A faint spot on a good part unsettles and means nothing: the maps of OK parts are in their own view only.
+const marks = (row, found) => (VERDICTS[col.v[row]] === "OK" ? null : found.map);
 function show_picture(pic, row) {
   const found = small(row);
   if (!found) { waiting = true; return; }
   if (found.thumbnail) pic.append(el("img", { src: found.thumbnail, alt: `Picture ${basename(row)}`, decoding: "async", draggable: "false" }));
   else pic.append(el("span", { class: "gone" }, "no picture kept"));
-  if (found.thumbnail && found.map && state.maps) pic.append(el("img", { src: found.map, alt: "", class: "heat", decoding: "async", draggable: "false" }));
+  if (found.thumbnail && state.maps && marks(row, found)) pic.append(el("img", { src: found.map, alt: "", class: "heat", decoding: "async", draggable: "false" }));
 }
 function measure() {
   const width = scroller.clientWidth - 40;

@@ -11,7 +11,7 @@ function paper_list() {
   const shown = order.slice(0, MOST_PRINTED);
   const lines = shown.map((row) => {
     const found = small(row);
-    const pic = el("div", { class: "mini" }, found?.thumbnail ? el("img", { src: found.thumbnail, alt: "" }) : null, found?.thumbnail && found.map ? el("img", { src: found.map, alt: "" }) : null);
+    const pic = el("div", { class: "mini" }, found?.thumbnail ? el("img", { src: found.thumbnail, alt: "" }) : null, found?.thumbnail && marks(row, found) ? el("img", { src: found.map, alt: "" }) : null);
     return [pic, badge(row), basename(row), spoken(word("type", row) || word("error", row)), number(col.score[row]), [word("lot", row), word("station", row)].filter(Boolean).join(", "), word("label", row)];
   });
   const filters = [...document.querySelectorAll("#chips .chip:not(.all)")].map((chip) => chip.firstChild.textContent);
