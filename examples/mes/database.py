@@ -6,7 +6,10 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Engine, Float, MetaData, String, Table, create_engine
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateTable
+
+from flawscope.agent import ConfigError
 
 PARTS = Table(
     "parts",
@@ -27,11 +30,23 @@ PARTS = Table(
     Column("report", JSON, nullable=False),
 )
 INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+ADDRESSES = "sqlite:///mes.db, or postgresql+psycopg://USER@HOST/DATABASE with flawscope[postgres]."
 
 
 def open_database(url: str) -> Engine:
-    """The database with its table; ``sqlite:///mes.db`` or ``postgresql+psycopg://USER@HOST/DATABASE``."""
-    engine = create_engine(url)
+    """The database with its table; ``sqlite:///mes.db`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
+
+    Raises:
+        ConfigError: the address is neither, or its driver is not installed; it may hold a password and is not repeated.
+    """
+    try:
+        engine = create_engine(url)
+    except ArgumentError as error:
+        raise ConfigError("the address of the database cannot be read.", hint=ADDRESSES) from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the database's driver {error.name} is not installed.", hint=ADDRESSES) from error
+    if engine.dialect.name not in INSERT:
+        raise ConfigError(f"parts cannot be kept in {engine.dialect.name}.", hint=ADDRESSES)
     with engine.begin() as connection:
         connection.execute(CreateTable(PARTS, if_not_exists=True))
     return engine

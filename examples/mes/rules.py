@@ -41,6 +41,8 @@ def disposition_of(report: dict[str, Any], rules: dict[str, tuple[Rule, ...]]) -
     if not isinstance(severity, int):
         why = "the control plan gives this defect no severity in numbers"
         return {"do": planned_do or "hold", "severity": severity, "why": why, "ask": True}
-    rule = next(rule for rule in rules.get(report["product"] or "", rules[""]) if severity >= rule.at_least)
     why = f"severity {severity} of the control plan, version {planned['version']}"
-    return {"do": planned_do or rule.do, "severity": severity, "why": why, "ask": rule.ask}
+    for rule in rules.get(report["product"] or "", rules[""]):
+        if severity >= rule.at_least:
+            return {"do": planned_do or rule.do, "severity": severity, "why": why, "ask": rule.ask}
+    return {"do": planned_do or "hold", "severity": severity, "why": f"{why}, for which there is no rule", "ask": True}

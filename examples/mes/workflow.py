@@ -175,19 +175,23 @@ def go_on(workflow: Any, given: Any, config: dict[str, Any]) -> Part:
 def take_in(workflow: Any, serial: str, image: Path, product: str | None, lot: str | None = None) -> Part:
     """Inspect a part, or go on with it; a part whose picture was dealt with already is left alone.
 
+    The same picture as another product is dealt with anew, like another picture.
+
     Raises:
         InputError: there is no such picture.
-        ConfigError: the part is being worked on with another one.
+        ConfigError: the part is being worked on with another one, or as another product.
     """
     if not image.is_file():
         raise InputError(f"{image} does not exist.", hint="Check the path.")
     digest = sha256(image.read_bytes()).hexdigest()
     kept = workflow.get_state(thread_of(serial))
-    if "sha256" not in kept.values or (not kept.next and kept.values["sha256"] != digest):
+    same = kept.values.get("sha256") == digest and kept.values.get("product") == product
+    if "sha256" not in kept.values or not (kept.next or same):
         given = {"serial": serial, "image": str(image), "sha256": digest, "product": product, "lot": lot}
         return go_on(workflow, given, thread_of(serial))
-    if kept.values["sha256"] != digest:
-        raise ConfigError(f"part {serial} is not finished with {kept.values['image']}.", hint="Answer or finish it.")
+    if not same:
+        what = f"{kept.values['image']} as {kept.values.get('product') or 'no product'}"
+        raise ConfigError(f"part {serial} is not finished with {what}.", hint="Answer or finish it.")
     if kept.next and not kept.interrupts:
         return go_on(workflow, None, thread_of(serial))
     found: Part = kept.values
@@ -201,7 +205,7 @@ def answer_for(workflow: Any, serial: str, answer: dict[str, str]) -> Part:
         ConfigError: it waits with none.
     """
     if not workflow.get_state(thread_of(serial)).interrupts:
-        raise ConfigError(f"part {serial} waits for nobody.", hint="Known parts: mes_workflow.py parts")
+        raise ConfigError(f"part {serial} waits for nobody.", hint="Booked parts: mes_workflow.py parts")
     return go_on(workflow, Command(resume=answer), thread_of(serial))
 
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import mes_workflow
 from mes import workflow as mes
+from mes.database import ADDRESSES
 from mes.rules import RULES, Rule, disposition_of
 
 from flawscope.agent.checkpoints import open_checkpointer
@@ -166,6 +167,17 @@ def test_a_part_that_comes_again_with_another_picture(opened: Any, plant: Plant)
     assert (part["row"]["disposition"], part["row"]["decided_by"]) == ("ship", "rules")  # Kim spoke of the other one
 
 
+def test_a_part_that_was_taken_in_as_the_wrong_product(opened: Any, plant: Plant) -> None:
+    part = mes.take_in(opened, "SN-1", plant.new_good, "plat")
+    assert part["report"]["error"]["code"] == "product"
+    with pytest.raises(ConfigError, match=r"not finished with .* as plat"):
+        mes.take_in(opened, "SN-1", plant.new_good, "plate")
+    mes.answer_for(opened, "SN-1", {**ANSWER, "disposition": "hold"})
+    part = mes.take_in(opened, "SN-1", plant.new_good, "plate")
+    assert part["row"] is not None
+    assert (part["row"]["product"], part["row"]["disposition"], part["row"]["decided_by"]) == ("plate", "ship", "rules")
+
+
 def test_going_back_to_the_rules(opened: Any, plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     mes.take_in(opened, "SN-1", plant.square, "plate")
     mes.answer_for(opened, "SN-1", ANSWER)
@@ -213,6 +225,15 @@ def test_rules(product: str, severity: int | str | None, planned: str | None, wa
     assert (found["do"], found["ask"]) == wanted
 
 
+def test_a_severity_below_a_plants_own_rules_waits_for_a_person() -> None:
+    plan = {"kind": "plan", "values": {"severity": 2, "disposition": None, "version": 1}}
+    found = disposition_of(
+        {"verdict": "NG", "product": "plate", "evidence": [plan]}, {"": (Rule(5, "scrap", ask=False),)}
+    )
+    assert (found["do"], found["ask"]) == ("hold", True)
+    assert "no rule" in found["why"]
+
+
 def test_a_part_without_a_plan_or_a_verdict_waits_for_a_person() -> None:
     assert disposition_of({"verdict": "NG", "product": None, "evidence": []}, RULES)["ask"]
     doubtful = disposition_of({"verdict": "REVIEW", "verdict_reason": "flat", "evidence": []}, RULES)
@@ -235,6 +256,13 @@ def test_the_command_line(
     assert capsys.readouterr().err == "mes: nowhere.png does not exist. Check the path.\n"
     assert mes_workflow.main(["--database", "sqlite:////nowhere/mes.db", "parts"]) == 10
     assert capsys.readouterr().err == "mes: the database cannot be used: unable to open database file\n"
+    for address, why in {
+        "mes.db": "the address of the database cannot be read.",
+        "nosuch://kim:geheim@host/mes": "the address of the database cannot be read.",
+        "mysql+pymysql://kim:geheim@host/mes": "the database's driver pymysql is not installed.",
+    }.items():
+        assert mes_workflow.main(["--database", address, "part", "SN-2", str(plant.square)]) == 2
+        assert capsys.readouterr().err == f"mes: {why} {ADDRESSES}\n"
 
 
 def test_a_database_that_is_away_is_one_line_without_its_password() -> None:
