@@ -237,7 +237,7 @@ class AuditHeader(Frozen):
         product: of lines that name none.
         settings: every setting's value and origin.
         shard: which of how many parts of the worklist.
-        lines: of the worklist, after sharding and limiting.
+        lines: of this shard of the worklist; a limit does not count, it only leaves the audit unfinished.
         worklist_sha256: of the whole worklist.
         pictures: which records have pictures.
         merged: folders that were merged into this one.

@@ -62,7 +62,7 @@ def by_name(out: Path) -> dict[str, AuditRecord]:
 def test_no_picture_stops_the_others_and_two_workers_give_what_one_gives(folder: Path) -> None:
     save(folder, "a.png", "hang.png", "ng.png", "crash.png", "once.png", "memory.png", "defect.png", "z.png")
     (folder / "parts" / "text.png").write_text("no picture")
-    limits = ("--timeout", 12, "--memory", 1500)
+    limits = ("--timeout", 15, "--memory", 1500)
     done = run(folder, "--out", "two", "--workers", 2, *limits)
     found = by_name(folder / "two")
     kinds = {name: record.error.kind if record.error else record.verdict.value for name, record in found.items()}
@@ -105,7 +105,7 @@ def test_an_audit_that_is_ended_leaves_no_process_and_no_loss(folder: Path, end:
         assert told.decode() == "flawscope: interrupted; everything finished so far is kept.\n"
     while any(alive(pid) for pid in children):  # they die with their parent, the hanging one too
         time.sleep(0.02)
-    assert run(folder, *limits, 1, "--fail-on", "never").returncode == 0
+    assert run(folder, *limits, 15, "--fail-on", "never").returncode == 0
     found = by_name(folder / "out")
     assert list(found) == [*(f"{number:02d}" for number in range(12)), "hang", "z"]
     assert found["hang"].error is not None
