@@ -117,7 +117,13 @@ def read_header(out: Path) -> AuditHeader | None:
 
 
 def settle(
-    out: Path, jobs: Sequence[Job], bases: Mapping[str | None, Stand], summary: AuditSummary, *, retry: bool
+    out: Path,
+    jobs: Sequence[Job],
+    bases: Mapping[str | None, Stand],
+    summary: AuditSummary,
+    *,
+    limit: int | None,
+    retry: bool,
 ) -> set[str]:
     """Keep the records of an earlier run that hold; move others to ``superseded.jsonl``.
 
@@ -129,6 +135,7 @@ def settle(
         jobs: all lines of this shard.
         bases: by product.
         summary: counts what is kept.
+        limit: place of the last line that is counted; None for all.
         retry: whether records of failures do not hold.
 
     Returns:
@@ -140,20 +147,19 @@ def settle(
     """
     path = out / RECORDS_NAME
     RecordWriter(path).close()  # cuts an unfinished last line off
-    alike: dict[str, list[Job]] = {}
-    for job in jobs:
-        alike.setdefault(identity_of(job.line, 0), []).append(job)
+    index = _Index(jobs)
     kept: set[str] = set()
     stale: set[int] = set()
     hashes: dict[str, str | None] = {}
     for number, (head, _) in enumerate(read_heads(path)):
-        same = [job for job in alike.get(identity_of(head.line, 0), ()) if _holds(head, job, bases, hashes)]
-        if not same or same[0].identity in kept or (retry and head.error is not None):
+        job = _held(head, index, bases, hashes)
+        if job is None or job.identity in kept or (retry and head.error is not None):
             stale.add(number)
             continue
-        kept.add(same[0].identity)
-        summary.kept += 1
-        summary.count(head.verdict, head.error, head.line.number)
+        kept.add(job.identity)
+        if limit is None or job.line.number <= limit:
+            summary.kept += 1
+            summary.count(head.verdict, head.error, head.line.number)
     if stale:
         with RecordWriter(out / SUPERSEDED_NAME) as writer:
             writer.append_lines(raw for number, (_, raw) in enumerate(read_heads(path)) if number in stale)
@@ -162,13 +168,39 @@ def settle(
     return kept
 
 
-def _holds(head: RecordHead, job: Job, bases: Mapping[str | None, Stand], hashes: dict[str, str | None]) -> bool:
-    settings = bases[job.line.product].basis.settings_sha256
-    if head.settings_sha256 != settings:
-        return False
-    if job.path not in hashes:
-        hashes[job.path] = content_sha256(job.path)
-    return head.id == record_id(job.identity, hashes[job.path], settings)
+class _Index:
+    """Finds the line that a record is of; among lines that are equal to the letter, too, without trying all of them."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._alike: dict[str, list[Job]] = {}
+        for job in jobs:
+            self._alike.setdefault(identity_of(job.line, 0), []).append(job)
+        self._by_id: dict[tuple[str, str | None, str], dict[str, Job]] = {}
+
+    def first(self, head: RecordHead) -> Job | None:
+        """The first of the lines that say what a record's line says."""
+        alike = self._alike.get(identity_of(head.line, 0))
+        return alike[0] if alike else None
+
+    def job(self, head: RecordHead, sha256: str | None) -> Job | None:
+        """The line whose record has this id when its picture has these bytes."""
+        key = (identity_of(head.line, 0), sha256, head.settings_sha256)
+        if key not in self._by_id:
+            alike = self._alike.get(key[0], ())
+            self._by_id[key] = {record_id(job.identity, sha256, key[2]): job for job in alike}
+        return self._by_id[key].get(head.id)
+
+
+def _held(
+    head: RecordHead, index: _Index, bases: Mapping[str | None, Stand], hashes: dict[str, str | None]
+) -> Job | None:
+    """The line that a record still holds for."""
+    first = index.first(head)
+    if first is None or head.settings_sha256 != bases[first.line.product].basis.settings_sha256:
+        return None
+    if first.path not in hashes:
+        hashes[first.path] = content_sha256(first.path)
+    return index.job(head, hashes[first.path])
 
 
 def put_in_order(out: Path, jobs: Sequence[Job]) -> None:
@@ -200,13 +232,10 @@ def put_in_order(out: Path, jobs: Sequence[Job]) -> None:
 
 def _numbers(path: Path, jobs: Sequence[Job]) -> Iterator[tuple[str, int]]:
     """Ids of the records in a file and the places of their lines in the worklist."""
-    alike: dict[str, list[Job]] = {}
-    for job in jobs:
-        alike.setdefault(identity_of(job.line, 0), []).append(job)
+    index = _Index(jobs)
     for head, _ in read_heads(path):
-        for job in alike.get(identity_of(head.line, 0), ()):
-            if head.id == record_id(job.identity, head.sha256, head.settings_sha256):
-                yield head.id, job.line.number
+        if (job := index.job(head, head.sha256)) is not None:
+            yield head.id, job.line.number
 
 
 def renumbered(raw: bytes, number: int) -> bytes:

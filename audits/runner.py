@@ -83,10 +83,11 @@ def run_audit(loaded: LoadedSettings, plan: AuditPlan, progress: Progress | None
         bases = {product: Stand.of(loaded, told) for product, told in engine.bases(_products(jobs)).items()}
         if plan.product in bases and (error := bases[plan.product].error) is not None:
             raise error
-        summary = AuditSummary(lines=len(jobs[: plan.limit]))
+        wanted = jobs[: plan.limit]
+        summary = AuditSummary(lines=len(wanted))
         _write_header(loaded, plan, len(jobs), worklist_sha256(whole))
-        kept = settle(plan.out, jobs, bases, summary, retry=plan.retry)
-        todo = [job for job in jobs[: plan.limit] if job.identity not in kept]
+        kept = settle(plan.out, jobs, bases, summary, limit=wanted[-1].line.number if wanted else 0, retry=plan.retry)
+        todo = [job for job in wanted if job.identity not in kept]
         with RecordWriter(plan.out / RECORDS_NAME) as writer:
             ordered = _InOrder(todo, bases, writer, summary, progress)
             workable = ((i, job, bases[job.line.product].basis) for i, job in enumerate(todo) if ordered.workable(job))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.errors import ConfigError, InputError
-from ..agent.session import expand_pictures
+from ..agent.session import PICTURE_SUFFIXES, expand_pictures
 from .records import WorklistLine, spelt_out
 
 COLUMNS = ("image", "product", "serial", "lot", "station", "label")
@@ -86,7 +86,7 @@ def read_worklist(inputs: Sequence[str], product: str | None, *, except_in: Path
         except_in: the audit's own folder, whose pictures are none to inspect.
 
     Raises:
-        InputError: a folder or pattern holds no picture, or a manifest cannot be read.
+        InputError: a folder or pattern holds no picture, there is no such folder, or a manifest cannot be read.
     """
     found: list[tuple[dict[str, str], str, int | None]] = []
     for text in inputs:
@@ -140,6 +140,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _pictures(text: str, except_in: Path | None) -> list[Path]:
     path = Path(text)
     if os.path.lexists(text) or not glob.has_magic(text):
+        if not os.path.lexists(text) and path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise InputError(f"there is no file or folder {spelt_out(text)}.", hint="Check the path.")
         return expand_pictures([path], except_in=except_in)
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
     if not matches:

@@ -199,7 +199,8 @@ def _clock(seconds: float) -> str:
 def _print_summary(summary: AuditSummary, out: Path) -> None:
     told = ", ".join(f"{summary.verdicts[name]:,} {name}" for name in ("OK", "NG", "REVIEW"))
     failures = sum(summary.errors.values())
-    print_line(f"{summary.lines:,} lines: {told}, {failures:,} {'error' if failures == 1 else 'errors'}")
+    lines = f"{summary.lines:,} line{'' if summary.lines == 1 else 's'}"
+    print_line(f"{lines}: {told}, {failures:,} {'error' if failures == 1 else 'errors'}")
     for kind, count in sorted(summary.errors.items(), key=lambda item: (-item[1], item[0])):
         print_plain([f"  {count:,} {kind}, such as {summary.examples[kind]}"])
     if summary.done and summary.seconds > 0:

@@ -132,6 +132,9 @@ def test_an_audit_goes_on_where_it_was(mixed: Audit) -> None:
     assert "3 kept" in done.out
     assert path.read_bytes().startswith(early)
     assert mixed.comparable("out") == mixed.comparable("whole")
+    few = mixed.run("out", "--limit", 2)
+    assert few.out.startswith("2 lines: 2 OK, 0 NG, 0 REVIEW, 0 errors\n2 kept")
+    assert len(mixed.records("out")) == 8
     again = mixed.run("out").out
     assert "inspected" not in again
     assert "8 kept from an earlier run" in again
@@ -179,6 +182,15 @@ products:
     disposition: scrap
     reaction_plan: Stop the line.
 """
+
+
+def test_lines_that_are_equal_to_the_letter_have_a_record_each(audit: Audit) -> None:
+    audit.good("a.png")
+    rows = ["image", *(["parts/a.png"] * 30)]
+    (audit.folder / "list.csv").write_text("\n".join(rows))
+    assert "10 inspected" in audit.run("out", "--limit", 10, inputs="list.csv").out
+    assert "20 inspected" in audit.run("out", inputs="list.csv").out
+    assert [record.line.number for record in audit.records("out")] == list(range(1, 31))
 
 
 def test_records_say_what_the_control_plan_does_with_a_bad_part(mixed: Audit) -> None:

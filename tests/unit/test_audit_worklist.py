@@ -59,6 +59,8 @@ def test_a_file_with_the_signs_of_a_pattern_is_itself(tmp_path: Path) -> None:
 def test_a_pattern_or_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file matches"):
         read_worklist([str(tmp_path / "*.png")], None)
+    with pytest.raises(InputError, match="there is no file or folder"):
+        read_worklist([str(tmp_path / "lot 7")], None)
     with pytest.raises(InputError, match="holds no pictures"):
         read_worklist([str(tmp_path)], None)
 
