@@ -21,6 +21,7 @@ from .records import (
     RecordError,
     RecordHead,
     RecordWriter,
+    WorklistLine,
     read_heads,
     sync_folder,
 )
@@ -43,7 +44,7 @@ class AuditSummary:
         superseded: records of an earlier run that no longer hold.
         seconds: since the first line was begun.
         exit_code_of_errors: of the first failure, None without one.
-        examples: by kind of failure its first line and why, such as ``line 11: no product 'bottle'.``
+        examples: by kind of failure its first line, of the manifest where there is one, and why.
     """
 
     lines: int = 0
@@ -56,13 +57,13 @@ class AuditSummary:
     exit_code_of_errors: int | None = None
     examples: dict[str, str] = field(default_factory=dict)
 
-    def count(self, verdict: str, error: RecordError | None, number: int) -> None:
-        """Take a record into account; ``number`` is its place in the worklist."""
+    def count(self, verdict: str, error: RecordError | None, line: WorklistLine) -> None:
+        """Take the record of a line into account."""
         if error is None:
             self.verdicts[verdict] += 1
             return
         self.errors[error.kind] += 1
-        self.examples.setdefault(error.kind, f"line {number}: {error.message}")
+        self.examples.setdefault(error.kind, f"line {line.source_line or line.number}: {error.message}")
         if self.exit_code_of_errors is None:
             self.exit_code_of_errors = error.exit_code
 
@@ -159,7 +160,7 @@ def settle(
         kept.add(job.identity)
         if limit is None or job.line.number <= limit:
             summary.kept += 1
-            summary.count(head.verdict, head.error, head.line.number)
+            summary.count(head.verdict, head.error, head.line)
     if stale:
         with RecordWriter(out / SUPERSEDED_NAME) as writer:
             writer.append_lines(raw for number, (_, raw) in enumerate(read_heads(path)) if number in stale)

@@ -317,14 +317,18 @@ def _told(error: FlawscopeError) -> dict[str, Any]:
 
 
 def _die_with_parent() -> None:
-    """Also when a picture hangs, and the end of the channel would never be seen; only where the system can."""
-    import ctypes
-    import signal
-    import sys
+    """Also when a picture hangs, and the end of the channel would never be seen."""
+    from threading import Thread
 
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def _limit_memory(memory_mb: int | None) -> None:

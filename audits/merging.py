@@ -86,5 +86,5 @@ def _merged(shards: Sequence[Path], headers: Sequence[AuditHeader], summary: Aud
     streams = [numbered(shard, header) for shard, header in zip(shards, headers, strict=True)]
     for _, head, raw in heapq.merge(*streams, key=lambda item: item[0]):
         summary.done += 1
-        summary.count(head.verdict, head.error, head.line.number)
+        summary.count(head.verdict, head.error, head.line)
         yield raw

@@ -169,7 +169,7 @@ class _InOrder:
         self._writer.append_lines([done.data for done in ready])
         for job, done in zip(self._todo[self._next - len(ready) : self._next], ready, strict=True):
             self._summary.done += 1
-            self._summary.count(done.verdict, done.error, job.line.number)
+            self._summary.count(done.verdict, done.error, job.line)
         self._summary.seconds = time.monotonic() - begun
         if self._progress is not None:
             self._progress(self._summary)

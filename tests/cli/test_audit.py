@@ -167,7 +167,7 @@ def test_a_manifest_names_products_and_shares_pictures(mixed: Audit) -> None:
     kinds = [record.error.kind if record.error else record.verdict.value for record in records]
     assert kinds == ["OK", "NG", "NG", "product", "input", "input"]
     assert (records[1].line.expected, records[1].line.expected_type) == ("NG", "hole")
-    assert "  1 product, such as line 4: no product 'bottle'." in done.out
+    assert "  1 product, such as line 5: no product 'bottle'." in done.out
     assert done.code == 5  # of the first failure: there is no such product
     assert "inspected" not in mixed.run("out", inputs="list.csv").out
 

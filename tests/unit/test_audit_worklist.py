@@ -48,7 +48,9 @@ def test_folders_patterns_and_files_in_the_order_given(tmp_path: Path) -> None:
     assert {job.line.product for job in jobs} == {"plate"}
     everything = read_worklist([str(tmp_path)], None, except_in=tmp_path / "out")
     assert "out/5.png" not in {Path(job.path).relative_to(tmp_path).as_posix() for job in everything}
-    assert len(read_worklist([str(tmp_path / "**" / "*.png")], None)) == 4
+    pattern = [str(tmp_path / "**" / "*.png")]
+    assert len(read_worklist(pattern, None)) == 4
+    assert len(read_worklist(pattern, None, except_in=tmp_path / "out")) == 3  # what an audit wrote is no part
 
 
 def test_a_file_with_the_signs_of_a_pattern_is_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from flawscope.agent.errors import InputError
 from flawscope.audits.folder import AuditSummary
-from flawscope.audits.records import RecordError
+from flawscope.audits.records import RecordError, WorklistLine
 from flawscope.benchmarks.audit import AuditResult, AuditRow, make_pictures, render
 from flawscope.benchmarks.datasets import LabelledPicture, ProductData
 from flawscope.benchmarks.hostile_files import KINDS, hostile_files, odd_names
@@ -56,8 +56,14 @@ def test_the_table_says_what_was_met(tmp_path: Path) -> None:
 
 def test_progress_tells_rate_and_time_left() -> None:
     summary = AuditSummary(lines=10_000, verdicts=Counter(OK=90, NG=8), kept=1_000, done=100, seconds=4.0)
-    summary.count("REVIEW", RecordError(kind="input", message="no picture", exit_code=4), 7)
-    summary.count("REVIEW", RecordError(kind="timeout", message="slow", exit_code=7), 9)
+    summary.count(
+        "REVIEW", RecordError(kind="input", message="no picture", exit_code=4), WorklistLine(number=7, image="a.png")
+    )
+    summary.count(
+        "REVIEW",
+        RecordError(kind="timeout", message="slow", exit_code=7),
+        WorklistLine(number=1, image="b.png", source_line=9),
+    )
     assert progress_line(summary) == "1,100 of 10,000, 25.0 a second, 5:56 left; 8 NG, 2 errors"
     assert summary.exit_code_of_errors == 4
     assert summary.examples == {"input": "line 7: no picture", "timeout": "line 9: slow"}
