@@ -98,6 +98,7 @@ def parse_address(text: str) -> Address:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as sockets spell it
     except ValueError:
         raise refuse("it has no usable host or port") from None
     if parts.scheme not in PORTS or not host or port == 0:

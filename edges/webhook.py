@@ -83,7 +83,7 @@ class WebhookPublisher:
         settings: with the key and the time that an answer may take.
 
     Raises:
-        ConfigError: there is no usable key.
+        ConfigError: there is no usable key, or nothing can be called what the host is.
     """
 
     def __init__(self, address: Address, settings: Settings) -> None:
@@ -95,6 +95,7 @@ class WebhookPublisher:
         self.lanes = LANES
         self._key = signing_key(settings.webhook_key.get_secret_value())
         self._timeout_s = settings.publish_timeout_s
+        _refuse_unusable_host(address)
         verify = tls_context() if address.scheme == "https" else False
         once = httpx.Limits(max_connections=LANES, max_keepalive_connections=0)
         self._client = httpx.Client(timeout=settings.publish_timeout_s, verify=verify, limits=once)
@@ -141,6 +142,16 @@ class WebhookPublisher:
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+
+def _refuse_unusable_host(address: Address) -> None:
+    """Say now what the client would raise at the first verdict: numbers that are no address, names that are no name."""
+    try:
+        _ = httpx.URL(address.text).host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigError(
+            "--publish cannot use that address: it has no usable host.", hint="Check its host."
+        ) from error
 
 
 def _cut(connections: list[Any]) -> None:
