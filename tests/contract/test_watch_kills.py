@@ -49,20 +49,23 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path, receiver: Receiver) -> None:
     (tmp_path / "in").mkdir()
     chance = random.Random(6)
-    over = threading.Event()
+    over, starts = threading.Event(), threading.Semaphore(0)
 
     def feed() -> None:
         for number in range(PICTURES):
+            if number % (PICTURES // (KILLS + 1)) == 0:
+                starts.acquire()  # each start finds new pictures: its first line is waited for
             temporary = tmp_path / "in" / f".{number}"
             temporary.write_bytes(f"slow part {number}".encode())
             temporary.replace(tmp_path / "in" / f"S{number % 8}-{number}.png")
             over.wait(0.05)
 
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     arguments = ("--publish", receiver.address, "--name-pattern", r"(?P<serial>S\d)-", "--poll", "0.05")
     acknowledged: list[str] = []
     for _ in range(KILLS):
+        starts.release()
         process = started(tmp_path, *arguments)
         assert process.stdout is not None
         acknowledged.append(process.stdout.readline())
@@ -71,6 +74,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path, recei
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
         acknowledged += [line + "\n" for line in rest.split("\n")[:-1]]
+    starts.release()
     feeder.join()
     process = started(tmp_path, *arguments)
     records = tmp_path / "out" / "records.jsonl"
