@@ -42,7 +42,8 @@ def summary_tables(summary: Summary) -> list[Table | Text]:
     if summary.error_kinds:
         parts.append(_line("errors: " + ", ".join(f"{count} {kind}" for kind, count in summary.error_kinds)))
     if summary.repeated:
-        parts.append(_line(f"{summary.repeated:,} lines show a picture that came before; every line counts as a part."))
+        lines = "1 line shows" if summary.repeated == 1 else f"{summary.repeated:,} lines show"
+        parts.append(_line(f"{lines} a picture that came before; every line counts as a part."))
     if summary.whole.labelled is not None:
         parts += [_heading("Escapes and overkill"), _labelled(summary.whole.labelled)]
     if summary.whole.pareto:

@@ -111,11 +111,6 @@ class Settling:
         for old in [old for old, path in self._under_other_names.items() if path not in paths]:
             del self._under_other_names[old]
 
-    def dealt_with(self, path: Path, signature: Signature) -> None:
-        """This content needs no inspection: it had one before."""
-        self._changing.pop(path, None)
-        self._given[path] = signature
-
     def is_current(self, arrival: Arrival) -> bool:
         """Whether a file that was given out is still the one that is there."""
         return self._given.get(arrival.path) == arrival.signature
