@@ -68,7 +68,7 @@ class MiniConfig:
     sure_until: float = 0.3
     shown_from: float = 0.3
     real_from: float = 0.5
-    reports_rate: float = 6e-4
+    reports_rate: float = 8e-4
     option_loss: float = 0.5
     words_loss: float = 0.1
     seed: int = 0
@@ -99,13 +99,12 @@ def batches_of(config: MiniConfig, step: int, share: float, real: bool) -> list[
     """The batches of a step, such that even and odd ones are about as long.
 
     In the first part every subtask simulated, one of the harder ones twice, and real pictures once those are due; in
-    the second reports with and without pages, and half as many questions lest they be forgotten: with a quarter as many
-    they lost three points.
+    the second, whose steps are shorter, reports with and without pages, and a few questions lest they be forgotten.
     """
     if share >= config.reports_from:
         work = [Batchwork(kind, "Anomaly Detection") for kind in ("report", "bare report")]
-        work += [Batchwork("simulated", ORDER[(4 * step + i) % len(ORDER)]) for i in range(4)]
-        return work + [Batchwork("real", TASKS[(2 * step + i) % len(TASKS)]) for i in range(2 if real else 0)]
+        work += [Batchwork("simulated", ORDER[(2 * step + i) % len(ORDER)]) for i in range(2)]
+        return work + [Batchwork("real", TASKS[step % len(TASKS)])] * real
     work = [Batchwork("simulated", task) for task in ORDER]
     work.append(Batchwork("simulated", HARD[step % len(HARD)]))
     if real and asked_share(config, share) >= config.real_from:
