@@ -170,7 +170,7 @@ class PlantTools:
     ) -> AuditStatus:
         """Tell how far an audit is: lines done, verdicts, failures by kind; also while it runs."""
         from ..audits.folder import read_header
-        from ..audits.records import read_heads, records_path
+        from ..audits.record_file import read_heads, records_path
 
         path = self._roots.find(folder)
         header, verdicts, errors = read_header(path), Counter[str](), Counter[str]()

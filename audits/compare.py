@@ -15,7 +15,8 @@ from typing import Literal
 
 from ..agent.errors import ConfigError
 from .folder import read_header
-from .records import AuditRecord, read_records, records_path
+from .record_file import read_records, records_path
+from .records import AuditRecord
 
 Match = Literal["image", "content", "serial"]
 ChangeKind = Literal["verdict", "type", "score", "error", "picture", "added", "removed"]

@@ -14,17 +14,8 @@ from pydantic import ValidationError
 from ..agent.errors import FlawscopeError, InputError, StorageError
 from ..agent.home import storage_errors, write_atomically
 from ..agent.settings import LoadedSettings
-from .records import (
-    RECORDS_NAME,
-    AuditHeader,
-    AuditRecord,
-    RecordError,
-    RecordHead,
-    RecordWriter,
-    WorklistLine,
-    read_heads,
-    sync_folder,
-)
+from .record_file import RECORDS_NAME, RecordHead, RecordWriter, read_heads, sync_folder
+from .records import AuditHeader, AuditRecord, RecordError, WorklistLine
 from .worker import Basis, basis_of, content_sha256
 from .worklist import Job, identity_of, record_id
 

@@ -11,7 +11,8 @@ from ..agent.errors import ConfigError, InputError
 from ..agent.home import storage_errors, write_json_atomically
 from .folder import HEADER_NAME, AuditSummary, locked, read_header, rewrite
 from .pictures import FOLDER
-from .records import RECORDS_NAME, AuditHeader, RecordHead, read_heads
+from .record_file import RECORDS_NAME, RecordHead, read_heads
+from .records import AuditHeader
 
 
 def merge_audits(shards: Sequence[Path], out: Path) -> AuditSummary:

@@ -20,7 +20,8 @@ from ..agent.settings import SECRETS, LoadedSettings
 from ..graphs.report import own_version
 from .folder import HEADER_NAME, AuditSummary, Stand, locked, put_in_order, read_header, settle
 from .local import Limits, LocalEngine
-from .records import RECORDS_NAME, AuditHeader, RecordWriter
+from .record_file import RECORDS_NAME, RecordWriter
+from .records import AuditHeader
 from .worker import Done, InspectWorker, Pictures, now, without_product
 from .worklist import Job, read_worklist, shard_of, worklist_sha256
 

@@ -34,7 +34,8 @@ from ..agent.settings import LoadedSettings, load_settings
 from ..audits import runner
 from ..audits.folder import AuditSummary
 from ..audits.merging import merge_audits
-from ..audits.records import AuditRecord, read_records
+from ..audits.record_file import read_records
+from ..audits.records import AuditRecord
 from ..audits.runner import AuditPlan, cores
 from ..tools.ad_expert.expert import prepare
 from ..tools.backbones.onnx_lite import EfficientNetLite2

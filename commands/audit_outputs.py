@@ -137,7 +137,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _records(audit: Path) -> Iterator[AuditRecord]:
-    from ..audits.records import read_records
+    from ..audits.record_file import read_records
 
     return read_records(audit)
 
@@ -145,7 +145,7 @@ def _records(audit: Path) -> Iterator[AuditRecord]:
 def _tell_unfinished(audit: Path, count: int) -> None:
     """Say on standard error when an audit has fewer records than lines: its numbers will change."""
     from ..audits.folder import read_header
-    from ..audits.records import records_path
+    from ..audits.record_file import records_path
 
     header = read_header(records_path(audit).parent)
     if header is not None and count < header.lines:

@@ -23,7 +23,7 @@ def audit_page(
     from ..agent.terminal import ProgressBar
     from ..audits.drift import find_drift
     from ..audits.page import build_page
-    from ..audits.records import read_records, records_path
+    from ..audits.record_file import read_records, records_path
 
     path = out or records_path(audit).parent / PAGE_NAME
     drift = find_drift(read_records(audit), enrolments_of(settings(home=home).home.products, audit))

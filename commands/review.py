@@ -75,7 +75,7 @@ def review_list(
         if as_json:
             print_line(json.dumps(_plain(waiting)))
         else:
-            print_plain([line_of(waiting)])
+            print_line(line_of(waiting))
     if not found and not as_json:
         make_console(stderr=True).print("Nothing." if audit else "Nothing. Name audits with --audit FOLDER.")
 
@@ -171,7 +171,8 @@ def review_undo(
         return
     with open_desk(loaded, audit, threads) as (desk, _):
         outcome = desk.undo(item, who(by))
-    print_plain([f"{outcome.standing.id}: {outcome.standing.state} again"])
+    left = "decided, no longer confirmed" if outcome.standing.decision is not None else "open again"
+    print_plain([f"{outcome.standing.id}: {left}"])
     report_outcome(outcome)
     if outcome.problem is not None:
         raise typer.Exit(outcome.problem.exit_code)
@@ -185,6 +186,7 @@ def review_history(
     """Everything that was done, oldest first; nothing is ever taken out of it."""
     from ..agent.review.desk import ReviewDesk
     from ..agent.review.journal import Journal
+    from ..agent.terminal import clean_line
 
     folder = settings(home=home).home.reviews
     journal = Journal(folder)
@@ -196,8 +198,9 @@ def review_history(
     for entry in journal.entries(subject):
         decision = entry.data.get("decision") or {}
         told = [decision.get("verdict"), decision.get("defect_type"), decision.get("note"), entry.data.get("verdict")]
-        said = "  ".join(str(part) for part in told if part)
-        print_plain([f"{entry.seq:>5}  {entry.at}  {entry.subject}  {entry.kind:<11}  {entry.by}  {said}".rstrip()])
+        told += [f"change {entry.data['number']}"] if "number" in entry.data else []
+        said = clean_line(" ".join(str(part) for part in (entry.by, *told) if part))
+        print_line(f"{entry.seq:>5}  {entry.at}  {clean_line(entry.subject):<16}  {entry.kind:<11}  {said}")
 
 
 @app.command("summary")
@@ -210,7 +213,7 @@ def review_summary(
 
     from ..agent.review.journal import Journal
     from ..agent.review.standing import decided
-    from ..audits.records import read_records
+    from ..audits.record_file import read_records
 
     journal = Journal(settings(home=home).home.reviews)
     counts: Counter[tuple[str, str]] = Counter()

@@ -21,7 +21,8 @@ from ..agent.home import storage_errors, write_json_atomically
 from ..agent.settings import SECRETS, LoadedSettings
 from ..audits.folder import HEADER_NAME, locked, read_header
 from ..audits.local import Limits, LocalEngine
-from ..audits.records import RECORDS_NAME, AuditHeader, AuditRecord, RecordWriter, WorklistLine, spelt_out
+from ..audits.record_file import RECORDS_NAME, RecordWriter
+from ..audits.records import AuditHeader, AuditRecord, WorklistLine, spelt_out
 from ..audits.worker import Basis, InspectWorker, content_sha256, now
 from ..audits.worklist import Job
 from ..graphs.report import own_version

@@ -23,7 +23,7 @@ from PIL import Image
 
 from flawscope.agent.settings import load_settings
 from flawscope.audits import runner
-from flawscope.audits.records import RECORDS_NAME
+from flawscope.audits.record_file import RECORDS_NAME
 from flawscope.audits.worker import InspectWorker
 from flawscope.tools.backbones import BACKBONES
 from flawscope.tools.knowledge import builder, schema

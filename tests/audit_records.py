@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flawscope.agent.schemas import DefectType, Region, Verdict
-from flawscope.audits.records import AuditHeader, AuditRecord, RecordError, RecordWriter, Said, Timing, WorklistLine
+from flawscope.audits.record_file import RecordWriter
+from flawscope.audits.records import AuditHeader, AuditRecord, RecordError, Said, Timing, WorklistLine
 
 PRODUCT = "a" * 64
 """Fingerprint of the product."""

@@ -17,7 +17,8 @@ from flawscope.agent.review.threads import GraphThreads
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.settings import LoadedSettings
 from flawscope.audits.pictures import drawn_map, write_pictures
-from flawscope.audits.records import RECORDS_NAME, AuditRecord, RecordWriter, WorklistLine
+from flawscope.audits.record_file import RECORDS_NAME, RecordWriter
+from flawscope.audits.records import AuditRecord, WorklistLine
 from flawscope.audits.worker import Basis, record_of
 
 BASIS = Basis("1" * 64, {})

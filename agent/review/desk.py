@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...audits.records import read_records, records_path
+from ...audits.record_file import read_records, records_path
 from ..errors import ConfigError, FlawscopeError, InputError, ReviewConflictError
 from .decisions import Decision, person
 from .items import Question, ReviewItem, record_items

@@ -15,7 +15,8 @@ from typing import IO, Any, TypeVar
 from ...agent.home import write_atomically
 from ..drift import ProductDrift
 from ..folder import read_header
-from ..records import AuditHeader, AuditRecord, read_records
+from ..record_file import read_records
+from ..records import AuditHeader, AuditRecord
 from .document import data_block, deflated, frame, json_text
 from .pictures import THUMBNAIL_PX, Small, large_of, small_of
 from .rows import VERDICTS, Rows, cleaned, detail_of, visible

@@ -18,7 +18,8 @@ from PIL import Image
 
 from flawscope.agent.inspector import Inspector
 from flawscope.audits import runner
-from flawscope.audits.records import AuditRecord, read_records
+from flawscope.audits.record_file import read_records
+from flawscope.audits.records import AuditRecord
 from flawscope.benchmarks.hostile_files import KINDS, hostile_files, odd_names
 from flawscope.tools.control_plan.store import PlanStore
 

@@ -19,7 +19,7 @@ from review_parts import asking, audited
 
 from flawscope.agent.review.journal import Journal
 from flawscope.agent.review.standing import decided
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 
 BLUE = (40, 60, 235)
 
@@ -51,6 +51,8 @@ def test_the_queue_is_listed_shown_and_decided(cli: Any, audit: Path) -> None:
     assert cli("review", "decide", second[:4], "NG", *given, "-a", audit).code == 0
     assert ids(cli, "-a", audit) == []
     assert ids(cli, "--state", "decided") == [first, second]  # from the journal alone
+    listed = cli("review", "list", "--state", "decided").out.splitlines()
+    assert [line[:26] for line in listed] == [f"{first}  REVIEW  ", f"{second}  REVIEW  "]
     plain = [json.loads(line) for line in cli("review", "list", "--state", "decided", "--json").out.splitlines()]
     assert [one["decision"]["defect_type"] for one in plain] == [None, "blue_spot"]
     summary = cli("review", "summary", "-a", audit).out.splitlines()
@@ -99,7 +101,7 @@ def test_another_person_confirms_when_the_setting_asks_so(cli: Any, audit: Path)
     cli("review", "confirm", first, "--by", "KIM", **both).refused(2, "may not confirm it too")
     assert cli("review", "confirm", first, "--by", "Ada", **both).out == f"{first}: confirmed by Ada\n"
     cli("review", "confirm", first, "--by", "Bo").refused(2, "confirmed already, by Ada")
-    assert cli("review", "undo", first).out == f"{first}: decided again\n"
+    assert cli("review", "undo", first).out == f"{first}: decided, no longer confirmed\n"
     assert cli("review", "confirm", "--all-decided", "--by", "Kim").out == f"{first}: confirmed by Kim\n"
 
 

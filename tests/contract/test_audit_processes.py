@@ -15,7 +15,8 @@ import pytest
 from fakes import enlarged, texture, with_square
 from PIL import Image
 
-from flawscope.audits.records import AuditRecord, read_records
+from flawscope.audits.record_file import read_records
+from flawscope.audits.records import AuditRecord
 
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 300

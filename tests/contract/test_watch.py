@@ -20,7 +20,8 @@ from flawscope.agent.errors import ConfigError, ProductError, StorageError
 from flawscope.agent.settings import load_settings
 from flawscope.audits.folder import read_header
 from flawscope.audits.local import Limits
-from flawscope.audits.records import AuditRecord, read_records
+from flawscope.audits.record_file import read_records
+from flawscope.audits.records import AuditRecord
 from flawscope.edges.folder import WatchedFolder
 from flawscope.edges.outbox import Outbox
 from flawscope.edges.settling import Settling

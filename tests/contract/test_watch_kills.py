@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from edges_plant import KEY, Receiver, in_order
 
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 
 RUN = Path(__file__).parents[1] / "edges_run.py"
 KILLS, PICTURES = 4, 60

@@ -17,7 +17,7 @@ from edges_plant import KEY, Receiver, in_order, record
 
 from flawscope.agent.errors import ConfigError, StorageError
 from flawscope.agent.settings import load_settings
-from flawscope.audits.records import RecordWriter
+from flawscope.audits.record_file import RecordWriter
 from flawscope.edges import delivery, webhook
 from flawscope.edges.delivery import Delivery, backoff_s
 from flawscope.edges.destination import parse_address, publisher_for

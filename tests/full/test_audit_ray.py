@@ -12,7 +12,7 @@ from typing import Any
 from fakes import enlarged, texture, with_square
 from PIL import Image
 
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 
 TESTS = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_play
 
 from flawscope.audits.drift import Batch, ProductDrift
 from flawscope.audits.page import build_page
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 from flawscope.audits.summary import rate, summarise
 
 CHROMIUM = "/usr/bin/chromium"

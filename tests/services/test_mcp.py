@@ -26,15 +26,8 @@ from flawscope.agent.errors import ConfigError, InputError
 from flawscope.agent.mcp_tools import OVERLAY_SIDE_PX, Roots
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.audits.folder import HEADER_NAME
-from flawscope.audits.records import (
-    RECORDS_NAME,
-    AuditHeader,
-    AuditRecord,
-    RecordError,
-    RecordWriter,
-    Timing,
-    WorklistLine,
-)
+from flawscope.audits.record_file import RECORDS_NAME, RecordWriter
+from flawscope.audits.records import AuditHeader, AuditRecord, RecordError, Timing, WorklistLine
 from flawscope.tools.control_plan.store import PlanStore
 
 CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"

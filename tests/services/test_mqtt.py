@@ -19,7 +19,7 @@ from broker import Broker, Subscriber
 from edges_plant import in_order, record
 
 from flawscope.agent.settings import load_settings
-from flawscope.audits.records import RecordWriter, read_records
+from flawscope.audits.record_file import RecordWriter, read_records
 from flawscope.edges import delivery
 from flawscope.edges.delivery import Delivery
 from flawscope.edges.destination import publisher_for

@@ -24,7 +24,7 @@ from flawscope.audits.page import build_page
 from flawscope.audits.page.document import data_block, deflated, frame, json_text
 from flawscope.audits.page.pictures import THUMBNAIL_PX, large_of, small_of
 from flawscope.audits.page.rows import Rows, detail_of, visible
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 
 CSS = files("flawscope.audits.page").joinpath("page.css").read_text(encoding="utf-8")
 LEAST_TEXT, LEAST_MARK = 4.5, 3.0

@@ -12,15 +12,8 @@ import pytest
 
 from flawscope.agent.errors import InputError, StorageError
 from flawscope.agent.schemas import Verdict
-from flawscope.audits.records import (
-    AuditRecord,
-    RecordError,
-    RecordWriter,
-    Timing,
-    WorklistLine,
-    read_records,
-    record_schema,
-)
+from flawscope.audits.record_file import RecordWriter, read_records
+from flawscope.audits.records import AuditRecord, RecordError, Timing, WorklistLine, record_schema
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "audit-record.schema.json"
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flawscope.agent.errors import ConfigError, StorageError
-from flawscope.audits.records import RecordWriter
+from flawscope.audits.record_file import RecordWriter
 from flawscope.edges.message import message_of, message_schema, part_of
 from flawscope.edges.outbox import Outbox
 

@@ -22,7 +22,8 @@ from flawscope.agent.review.items import ReviewItem, record_item, record_item_id
 from flawscope.agent.review.pictures import SHOWN_SIDE_PX, shown_overlay, shown_picture
 from flawscope.agent.review.standing import decided
 from flawscope.agent.schemas import Region
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
+from flawscope.tools.overlay import colour_map
 
 LIMIT = 10**8
 
@@ -124,17 +125,19 @@ def opened(data: bytes) -> Any:
 def test_the_picture_is_shown_as_it_is_and_the_map_over_it(tmp_path: Path, plant: Plant) -> None:
     rgb = np.full((60, 80, 3), 100, np.uint8)
     rgb[0, 0] = 7
+    rgb[30, 34] = 160
     (tmp_path / "pictures").mkdir()
     mapped = np.zeros((30, 40, 3), np.uint8)
-    mapped[10:20, 10:20] = (255, 0, 0)
+    mapped[10:20, 10:20] = colour_map(np.ones(1, np.float32))
     Image.fromarray(mapped).save(tmp_path / "pictures" / "m.png")
     seen = item(tmp_path, rgb, pictures={"map": "pictures/m.png"})
     assert np.array_equal(opened(shown_picture(seen, max_pixels=LIMIT)), rgb)
     over = shown_overlay(seen, plant.deps(), max_pixels=LIMIT)
     assert over is not None
     assert np.array_equal(opened(over)[:15], rgb[:15])  # nothing where the map shows nothing
-    assert opened(over)[30, 30, 0] > 180
-    assert opened(over)[30, 30, 1] < 60
+    # the scale's end (255, 245, 150) at 40 %, and 60 % of what lies under it: a grey of 100, and 160 at the flaw
+    assert opened(over)[30, 30].tolist() == [162, 158, 120]
+    assert opened(over)[30, 34].tolist() == [198, 194, 156]
 
 
 def test_a_large_picture_is_reduced(tmp_path: Path) -> None:
