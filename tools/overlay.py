@@ -46,9 +46,17 @@ def heat(anomaly_map: NDArray[np.float32], pixel_threshold: float) -> NDArray[np
     return np.asarray(np.clip(excess / FULL_COLOUR, 0.0, 1.0), dtype=np.float32)
 
 
-def tinted(picture: NDArray[Any], value: NDArray[np.float32]) -> NDArray[np.float32]:
+def heat_of_colours(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The values in [0, 1] of a bare map in colour, (H, W, 3), as ``colour_map`` draws them; 0 where it is black."""
+    values = np.linspace(0.0, 1.0, 256, dtype=np.float32)
+    scale = colour_map(values)[:, :2].sum(axis=1, dtype=np.intp)  # red and green rise all along the scale
+    found = np.interp(rgb[..., :2].sum(axis=2, dtype=np.intp), scale, values)
+    return np.where(rgb.any(axis=2), found, 0.0).astype(np.float32)
+
+
+def tinted(picture: NDArray[Any], value: NDArray[np.float32], max_opacity: float = MAX_OPACITY) -> NDArray[np.float32]:
     """A picture (H, W, 3), 0 to 255, under the colours of values (H, W) in [0, 1]; where they are 0 it stays as is."""
-    opacity = (MAX_OPACITY * np.sqrt(value))[..., None]
+    opacity = (max_opacity * np.sqrt(value))[..., None]
     return np.asarray((1 - opacity) * picture + opacity * colour_map(value), np.float32)
 
 

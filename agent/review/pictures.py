@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...tools.imaging import load_image
-from ...tools.overlay import MAX_OPACITY, heat, tinted
+from ...tools.overlay import heat, heat_of_colours, tinted
 from ..errors import InputError
 from .items import ReviewItem
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..inspector import InspectionDeps
 
 SHOWN_SIDE_PX = 1600
+MAX_OPACITY = 0.4
+"""Of the map's colours: less than a report's, as whoever decides must see the part under them."""
 MAX_FILE_BYTES = 40_000_000
 """Of a picture in an audit's folder."""
 
@@ -50,19 +52,13 @@ def shown_overlay(item: ReviewItem, deps: InspectionDeps, *, max_pixels: int) ->
         product = deps.product(item.product)
         anomaly_map = np.asarray(deps.artifacts.get(item.anomaly_map), np.float32)
         value = heat(anomaly_map, product.pixel_threshold if product else 1.0)
-        over = np.asarray(Image.fromarray(value).resize(picture.size, Image.Resampling.BILINEAR))
-        return _png(Image.fromarray(np.asarray(tinted(np.asarray(picture), over) + 0.5, np.uint8)))
-    drawn = _of_audit(item, "map", max_pixels)
-    if drawn is None:
-        return None
-    covered = Image.fromarray(np.asarray(drawn).any(axis=2)).convert("L").point(lambda on: round(MAX_OPACITY * on))
-    return _png(
-        Image.composite(
-            drawn.resize(picture.size, Image.Resampling.BILINEAR),
-            picture,
-            covered.resize(picture.size, Image.Resampling.BILINEAR),
-        )
-    )
+    else:
+        drawn = _of_audit(item, "map", max_pixels)
+        if drawn is None:
+            return None
+        value = heat_of_colours(np.asarray(drawn))
+    over = np.asarray(Image.fromarray(value).resize(picture.size, Image.Resampling.BILINEAR))
+    return _png(Image.fromarray(np.asarray(tinted(np.asarray(picture), over, MAX_OPACITY) + 0.5, np.uint8)))
 
 
 def has_map(item: ReviewItem) -> bool:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flawscope.tools.overlay import FULL_COLOUR, MAX_SIDE_PX, MIN_SIDE_PX, colour_map, draw_heatmap, draw_overlay, heat
+from flawscope.tools.overlay import (
+    FULL_COLOUR,
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    colour_map,
+    draw_heatmap,
+    draw_overlay,
+    heat,
+    heat_of_colours,
+)
 
 GREY = np.full((480, 640, 3), 128, np.uint8)
 
@@ -52,3 +61,9 @@ def test_any_size_is_drawn_at_a_readable_one(size: tuple[int, int]) -> None:
 def test_without_a_map_and_with_an_extreme_scale() -> None:
     assert (draw_overlay(GREY, None, 0.0, [], "REVIEW", "")[10:470, 10:630] == 128).all()
     assert np.isfinite(heat(np.ones((2, 2), np.float32), 0.0)).all()
+
+
+def test_a_maps_colours_tell_its_values() -> None:
+    values = np.linspace(0.0, 1.0, 97, dtype=np.float32)[None]
+    np.testing.assert_allclose(heat_of_colours(colour_map(values)), values, atol=1 / 255)
+    assert not heat_of_colours(np.zeros((2, 3, 3), np.uint8)).any()
