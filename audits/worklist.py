@@ -145,10 +145,11 @@ def _pictures(text: str, except_in: Path | None) -> list[Path]:
         return expand_pictures([path], except_in=except_in)
     own = except_in.resolve() if except_in is not None else None
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
+    matches = [match for match in matches if match.is_file()]  # first: a link in a circle has no place to compare
+    matches = [match for match in matches if own is None or not match.resolve().is_relative_to(own)]
     if not matches:
         raise InputError(f"no file matches {spelt_out(text)}.", hint="Check the pattern; ** stands for subfolders.")
-    matches = [match for match in matches if own is None or not match.resolve().is_relative_to(own)]
-    return expand_pictures([match for match in matches if match.is_file()], except_in=except_in)
+    return matches
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------

@@ -58,13 +58,24 @@ def test_a_file_with_the_signs_of_a_pattern_is_itself(tmp_path: Path) -> None:
     assert [job.path for job in read_worklist([str(tmp_path / "part[1].png")], None)] == [str(tmp_path / "part[1].png")]
 
 
+def test_links_in_a_circle_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    found = read_worklist([str(tmp_path / "*.png")], None, except_in=tmp_path / "out")
+    assert [Path(job.path).name for job in found] == ["a.png"]
+
+
 def test_a_pattern_or_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file matches"):
         read_worklist([str(tmp_path / "*.png")], None)
+    touch(tmp_path, "out/pictures/1.png", "lots/3/note.txt")
+    for pattern in ("*", "*/*", "out/**/*.png"):  # folders alone, and what the audit wrote itself
+        with pytest.raises(InputError, match="no file matches"):
+            read_worklist([str(tmp_path / pattern)], None, except_in=tmp_path / "out")
     with pytest.raises(InputError, match="there is no file or folder"):
         read_worklist([str(tmp_path / "lot 7")], None)
     with pytest.raises(InputError, match="holds no pictures"):
-        read_worklist([str(tmp_path)], None)
+        read_worklist([str(tmp_path)], None, except_in=tmp_path / "out")
 
 
 def test_a_manifest_gives_what_its_columns_say(tmp_path: Path) -> None:
