@@ -110,12 +110,15 @@ def report_outcome(outcome: Outcome, *, late: bool = False) -> None:
 
 def line_of(waiting: Waiting) -> str:
     """One item on one line."""
+    from ..agent.terminal import clean_line
+
     item, standing = waiting.item, waiting.standing
     chance = "" if item.probability is None else f"  P(defect) {item.probability:.2f}"
     kind = "" if item.defect_type is None else f"  {item.defect_type.name}"
     parts = [item.product or "", f"serial {item.serial}" if item.serial else ""]
     of = ", ".join(part for part in (*parts, "thread" if item.source == "thread" else "") if part)
-    return f"{item.id}  {item.verdict.value:<6}  {item.image}{f'  ({of})' if of else ''}{chance}{kind}{_said(standing)}"
+    told = clean_line(f"{item.image}{f' ({of})' if of else ''}{chance}{kind}{_said(standing)}")
+    return f"{item.id}  {item.verdict.value:<6}  {told}"
 
 
 def _said(standing: Standing) -> str:
