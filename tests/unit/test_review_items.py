@@ -22,7 +22,7 @@ from flawscope.agent.review.items import ReviewItem, record_item, record_item_id
 from flawscope.agent.review.pictures import SHOWN_SIDE_PX, shown_overlay, shown_picture
 from flawscope.agent.review.standing import decided
 from flawscope.agent.schemas import Region
-from flawscope.audits.records import read_records
+from flawscope.audits.record_file import read_records
 from flawscope.tools.overlay import colour_map
 
 LIMIT = 10**8
