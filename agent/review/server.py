@@ -14,8 +14,10 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ..errors import FlawscopeError, ReviewConflictError
@@ -93,14 +95,14 @@ class ReviewServer(ThreadingHTTPServer):
         """
         item = self._items.get(name) or self.desk.find(name).item
         key = (kind, f"{item.id} {item.sha256}")
-        if key not in self._drawn:
-            drawn = self.draw[kind](item)
-            with self._one_writer:
-                self._drawn[key] = drawn
-                while len(self._drawn) > KEPT_PICTURES:
-                    self._drawn.popitem(last=False)
-            return drawn
-        return self._drawn.get(key)
+        with suppress(KeyError):  # in one step: other requests put pictures in and out meanwhile
+            return self._drawn[key]
+        drawn = self.draw[kind](item)
+        with self._one_writer:
+            self._drawn[key] = drawn
+            while len(self._drawn) > KEPT_PICTURES:
+                self._drawn.popitem(last=False)
+        return drawn
 
     def act(self, what: str, told: dict[str, Any]) -> Outcome:
         """Carry out a step that the page asks for.
@@ -193,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         candidates = [] if kind is None else [{"name": c.name, "share": c.posterior} for c in kind.candidates]
         return {
             **_row(waiting),
-            "image": item.image,
+            "image": _near(item.image),
             "lot": item.lot,
             "station": item.station,
             "score": item.image_score,
@@ -280,6 +282,12 @@ def _row(waiting: Waiting) -> dict[str, Any]:
         "decided_by": standing.decided_by,
         "confirmed_by": standing.confirmed_by,
     }
+
+
+def _near(image: str) -> str:
+    """The path as one would type it here: from the working directory where it lies below."""
+    path, here = Path(image), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else image
 
 
 def _page() -> tuple[bytes, str]:

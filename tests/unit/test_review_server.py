@@ -6,7 +6,9 @@ import http.client
 import json
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,31 @@ def test_refusals_of_a_decision_are_said(server: ReviewServer) -> None:
     assert (status, said["code"]) == (422, "config")
     assert "no defect type" in said["error"]
     assert told(server, "POST", "decide", {**given, "note": 3})[0] == 400
+
+
+def test_a_picture_below_the_working_directory_is_named_from_there(
+    server: ReviewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    waiting = server.queue()[0].item
+    for image, shown in (
+        (str(tmp_path / "parts" / "a.png"), "parts/a.png"),
+        ("/elsewhere/a.png", "/elsewhere/a.png"),
+        ("as/given.png", "as/given.png"),
+    ):
+        found = server.desk.find(waiting.id)
+        moved = replace(found, item=waiting.model_copy(update={"image": image}))
+        monkeypatch.setattr(server.desk, "find", lambda name, moved=moved: moved)
+        assert told(server, "GET", f"item/{waiting.id}")[1]["image"] == shown
+
+
+def test_a_picture_that_is_put_out_meanwhile_is_drawn_again(server: ReviewServer) -> None:
+    class Crowded(OrderedDict[tuple[str, str], bytes | None]):
+        """Another request puts out whatever was found a moment ago."""
+
+        def __contains__(self, key: object) -> bool:
+            self.clear()
+            return True
+
+    server._drawn = Crowded()
+    assert server.picture("picture", server.queue()[0].item.id) == b"\x89PNG"
