@@ -66,7 +66,7 @@ class EnrolledProducts(BaseModel):
 
 
 class AuditStatus(BaseModel):
-    """How far an audit is; ``lines`` is null where its header is missing."""
+    """How far an audit is; ``lines`` is null without a header, and 0 in a folder of watch, which is never finished."""
 
     folder: str
     started: str | None
@@ -185,7 +185,7 @@ class PlantTools:
             started=header.started if header else None,
             lines=header.lines if header else None,
             done=done,
-            finished=header is not None and done >= header.lines,
+            finished=header is not None and not header.watched and done >= header.lines,
             verdicts=dict(verdicts),
             errors=dict(errors),
         )

@@ -249,6 +249,11 @@ class AuditHeader(Frozen):
     pictures: Literal["flagged", "all", "none"] = "flagged"
     merged: tuple[str, ...] = ()
 
+    @property
+    def watched(self) -> bool:
+        """Whether ``watch`` writes here: its work has no number of lines, and never ends."""
+        return self.lines == 0
+
 
 def spelt_out(name: str) -> str:
     """A file's name as text: file systems allow names that are not UTF-8, JSON does not."""

@@ -143,12 +143,14 @@ def _records(audit: Path) -> Iterator[AuditRecord]:
 
 
 def _tell_unfinished(audit: Path, count: int) -> None:
-    """Say on standard error when an audit has fewer records than lines: its numbers will change."""
+    """Say on standard error when records are missing, or will be added: the numbers will change."""
     from ..audits.folder import read_header
     from ..audits.record_file import records_path
 
     header = read_header(records_path(audit).parent)
-    if header is not None and count < header.lines:
+    if header is not None and header.watched:
+        print_error(f"{audit} is a folder of watch: {count:,} pictures so far.")
+    elif header is not None and count < header.lines:
         print_error(f"{audit} is unfinished: {count:,} of {header.lines:,} lines have a record.")
 
 

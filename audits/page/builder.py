@@ -179,7 +179,7 @@ def _subtitle(read: _Read, header: AuditHeader | None) -> str:
     if products:
         parts.append(products[0] if len(products) == 1 else f"{len(products)} products")
     if made:
-        parts.append(f"finished {made} UTC")
+        parts.append(f"watched until {made} UTC" if header is not None and header.watched else f"finished {made} UTC")
     if header is not None and header.lines > len(read.rows):
         parts.append(f"unfinished: {header.lines:,} lines to do")
     if header is not None and header.shard != (1, 1):

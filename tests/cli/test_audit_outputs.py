@@ -83,6 +83,20 @@ def test_an_unfinished_audit_is_told(cli) -> None:
     assert "3 of 4 lines" in done.err
 
 
+def test_a_folder_of_watch_is_told_and_exported_as_far_as_it_is(cli) -> None:
+    folder = written(cli.folder / "line3", SHIFT)
+    header = json.loads((folder / "audit.json").read_text())
+    (folder / "audit.json").write_text(json.dumps({**header, "lines": 0}))
+    done = cli("audit", "summary", "line3", "--json")
+    assert json.loads(done.out)["whole"]["counts"]["parts"] == 4
+    assert done.err == "flawscope: line3 is a folder of watch: 4 pictures so far.\n"
+    assert cli("audit", "export", "line3", "--csv", "a.csv").out == "a.csv: 4 rows\n"
+    assert cli("audit", "page", "line3").code == 0
+    page = (folder / "page.html").read_text()
+    assert "watched until 20" in page
+    assert "finished 20" not in page
+
+
 def test_diff_says_by_its_exit_code_whether_anything_differs(cli) -> None:
     written(cli.folder / "a", SHIFT, false_alarm=0.1)
     written(cli.folder / "b", [*SHIFT[:2], made(3, "OK", score=2.5, product="plate", lot="L2", label="dent"), SHIFT[3]])

@@ -213,6 +213,8 @@ def test_how_far_an_audit_is(address: str, line: Line) -> None:
         status = call(address, "audit_status", folder="audit").structured_content
         assert (status["done"], status["lines"], status["finished"]) == (number, 3, number == 3)
     assert (status["verdicts"], status["errors"]) == ({"NG": 2}, {"input": 1})
+    (folder / HEADER_NAME).write_text(header.model_copy(update={"lines": 0}).model_dump_json())  # as watch writes it
+    assert call(address, "audit_status", folder="audit").structured_content["finished"] is False
 
 
 def test_several_clients_at_once(address: str) -> None:
