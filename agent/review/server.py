@@ -14,11 +14,10 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..errors import FlawscopeError, ReviewConflictError
 from .decisions import make_decision
@@ -30,6 +29,8 @@ MAX_BODY = 16_384
 SLOWEST_S = 20.0
 """A browser that says nothing for so long is let go of."""
 KEPT_PICTURES = 12
+MISSING: Final = b""
+"""Told from ``None``, which is kept for an item without a picture; no picture is without bytes."""
 HOSTS = ("127.0.0.1", "localhost")
 Draw = Callable[[ReviewItem], bytes | None]
 
@@ -66,7 +67,7 @@ class ReviewServer(ThreadingHTTPServer):
         self.page, self.policy = _page()
         self._items: dict[str, ReviewItem] = {}
         self._drawn: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
-        self._one_writer = threading.Lock()
+        self._one_writer, self._one_picture = threading.Lock(), threading.Lock()
 
     @property
     def origin(self) -> tuple[str, ...]:
@@ -95,10 +96,12 @@ class ReviewServer(ThreadingHTTPServer):
         """
         item = self._items.get(name) or self.desk.find(name).item
         key = (kind, f"{item.id} {item.sha256}")
-        with suppress(KeyError):  # in one step: other requests put pictures in and out meanwhile
-            return self._drawn[key]
+        with self._one_picture:  # other requests put pictures in and out meanwhile
+            kept = self._drawn.get(key, MISSING)
+        if kept is not MISSING:
+            return kept
         drawn = self.draw[kind](item)
-        with self._one_writer:
+        with self._one_picture:
             self._drawn[key] = drawn
             while len(self._drawn) > KEPT_PICTURES:
                 self._drawn.popitem(last=False)

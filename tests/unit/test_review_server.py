@@ -237,13 +237,22 @@ def test_a_picture_below_the_working_directory_is_named_from_there(
         assert told(server, "GET", f"item/{waiting.id}")[1]["image"] == shown
 
 
-def test_a_picture_that_is_put_out_meanwhile_is_drawn_again(server: ReviewServer) -> None:
+def test_a_picture_is_drawn_once_and_looked_up_once_while_nobody_puts_it_out(server: ReviewServer) -> None:
     class Crowded(OrderedDict[tuple[str, str], bytes | None]):
-        """Another request puts out whatever was found a moment ago."""
+        """Another request puts out whatever was found a moment ago, unless it has to wait."""
+
+        def get(self, key: tuple[str, str], default: Any = None) -> Any:
+            assert server._one_picture.locked()
+            return super().get(key, default)
 
         def __contains__(self, key: object) -> bool:
             self.clear()
             return True
 
-    server._drawn = Crowded()
-    assert server.picture("picture", server.queue()[0].item.id) == b"\x89PNG"
+    server._drawn, calls = Crowded(), []
+    server.draw = {"picture": lambda item: (calls.append(item.id), drawn(item))[1]}
+    with_one, without = server.queue()[0].item.id, server.queue()[2].item.id
+    for _ in range(2):
+        assert server.picture("picture", with_one) == b"\x89PNG"
+        assert server.picture("picture", without) is None  # that there is none is kept too
+    assert calls == [with_one, without]
