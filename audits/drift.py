@@ -127,7 +127,7 @@ def read_enrolment(products: Path, name: str) -> Enrolment:
 
 
 def find_drift(
-    records: Iterable[AuditRecord], enrolments: Mapping[str, Enrolment], *, level: float = LEVEL
+    records: Iterable[AuditRecord], enrolments: Mapping[str, Enrolment | str], *, level: float = LEVEL
 ) -> tuple[ProductDrift, ...]:
     """Compare each batch (a lot at a station, or else ``WINDOW`` lines of a station) with its product's references.
 
@@ -137,7 +137,7 @@ def find_drift(
 
     Args:
         records: of an audit, in its order.
-        enrolments: by product; products that are not among them are not tested.
+        enrolments: by product; products that are not among them are not tested, nor those with a reason instead.
         level: of the alarm over all batches of a product, in (0, 1).
 
     Raises:
@@ -256,9 +256,9 @@ class _Batches:
         batch.scores.append(score)
 
 
-def _judged(product: str | None, found: _Batches, enrolment: Enrolment | None, level: float) -> ProductDrift:
+def _judged(product: str | None, found: _Batches, enrolment: Enrolment | str | None, level: float) -> ProductDrift:
     reason = _why_not(found, enrolment)
-    references = np.asarray(enrolment.scores if enrolment else (), np.float64)
+    references = np.asarray(enrolment.scores if isinstance(enrolment, Enrolment) else (), np.float64)
     centre, spread = (0.0, 1.0) if reason else (float(v[0]) for v in centre_and_spread(references[:, None]))
     quartiles = None if reason else _quartiles((references - centre) / spread)
     batches, tested = [], 0
@@ -279,7 +279,9 @@ def _judged(product: str | None, found: _Batches, enrolment: Enrolment | None, l
     return ProductDrift(product, len(references), quartiles, level, tuple(batches), alarmed, reason)
 
 
-def _why_not(found: _Batches, enrolment: Enrolment | None) -> str:
+def _why_not(found: _Batches, enrolment: Enrolment | str | None) -> str:
+    if isinstance(enrolment, str):
+        return enrolment
     if enrolment is None:
         return "no enrolled product to compare with"
     if len(enrolment.scores) < MIN_REFERENCES:

@@ -154,16 +154,16 @@ def _tell_unfinished(audit: Path, count: int) -> None:
         print_error(f"{audit} is unfinished: {count:,} of {header.lines:,} lines have a record.")
 
 
-def enrolments_of(products: Path, audit: Path) -> dict[str, Enrolment]:
-    """The enrolments of the products that the records name; what cannot be read is said and left out."""
+def enrolments_of(products: Path, audit: Path) -> dict[str, Enrolment | str]:
+    """The enrolments of the products that the records name, or why there is none to compare with."""
     from ..audits.drift import read_enrolment
 
-    found = {}
+    found: dict[str, Enrolment | str] = {}
     for name in sorted({record.line.product for record in _records(audit) if record.line.product}):
         try:
             found[name] = read_enrolment(products, name)
         except (ConfigError, ProductError) as error:
-            print_error(str(error))
+            found[name] = error.message.rstrip(".")
     return found
 
 

@@ -132,6 +132,16 @@ def test_drift_that_cannot_be_tested_is_no_all_clear(cli, records: list[AuditRec
     assert "Traceback" not in done.err
 
 
+def test_a_product_that_drift_does_not_know_is_told_once_with_the_reason(cli) -> None:
+    written(cli.folder / "shift", [made(1, product="unheard_of")])
+    done = cli("audit", "drift", "shift")
+    assert (done.code, done.err) == (3, "")
+    assert done.out.count("unheard_of: not tested: ") == 1
+    assert "no product 'unheard_of'" in " ".join(done.out.split())
+    (found,) = json.loads(cli("audit", "drift", "shift", "--json").out)
+    assert "no product 'unheard_of'" in found["reason"]
+
+
 def test_a_real_audit_from_pictures_to_masks(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LocalEngine", InlineEngine)
     manifest = ["image,product,serial,lot,label"]
