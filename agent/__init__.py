@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         KnowledgeUnreachableError,
         MissingExtraError,
         ProductError,
+        ReviewConflictError,
         StorageError,
         WeightsError,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "KnowledgeUnreachableError",
     "MissingExtraError",
     "ProductError",
+    "ReviewConflictError",
     "Settings",
     "StorageError",
     "Verdict",

@@ -43,6 +43,7 @@ from ..tools.imaging import load_image
 from ..tools.products import enroll_product
 from .datasets import ProductData, load_dataset
 from .hostile_files import hostile_files
+from .untouched import untouched_tests
 
 REFERENCES = 16
 DEFECTIVE_SHARE = 0.05
@@ -379,4 +380,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with untouched_tests():
+        main()

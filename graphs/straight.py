@@ -50,6 +50,12 @@ class StraightInspection:
             product: an enrolled product, None for none.
             instruction: what is asked.
         """
+        from ..tools.blas import single_blas_thread
+
+        with single_blas_thread():  # as in the graph: sums over several threads differ in their last digits
+            return self._inspect(image, product, instruction)
+
+    def _inspect(self, image: str, product: str | None, instruction: str) -> InspectionReport:
         nodes = self._nodes
         state: Any = {"image": image, "product": product, "instruction": instruction}
         self._join(state, nodes.see(state))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flawscope.agent import sentences as say
 from flawscope.tools.knowledge.drawings import DRAWN_TYPES
 from flawscope.tools.knowledge.schema import (
     KnowledgeDocument,
@@ -233,6 +234,17 @@ def test_aliases_of_general_pages_lead_to_one_page_each() -> None:
         if alias.lower() in names - {document.defect_type.replace("_", " ")}
     ]
     assert not clashes
+
+
+def test_no_page_of_a_defect_says_words_that_would_call_a_part_good() -> None:
+    quotable = [
+        (document.doc_id, line)
+        for document in DOCUMENTS
+        if document.defect_type != "good"
+        for line in (document.description, *document.likely_causes, *document.consequences, document.action)
+    ]
+    assert len(quotable) > 1000
+    assert not [(doc_id, line) for doc_id, line in quotable if say.denial(line) or say.calls_good(line)]
 
 
 def test_the_guide_states_the_true_counts() -> None:
