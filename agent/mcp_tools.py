@@ -66,13 +66,18 @@ class EnrolledProducts(BaseModel):
 
 
 class AuditStatus(BaseModel):
-    """How far an audit is; ``lines`` is null without a header, and 0 in a folder of watch, which is never finished."""
+    """How far an audit is, or a folder of watch, which has no number of lines and no end."""
 
     folder: str
     started: str | None
-    lines: int | None
+    lines: Annotated[
+        int | None, Field(description="of the shard, also where a limit asks for fewer; null: of watch, or no header")
+    ]
     done: int
-    finished: bool
+    finished: Annotated[
+        bool | None,
+        Field(description="whether all lines are done, so false after an audit with a limit; null: of watch, unknown"),
+    ]
     verdicts: dict[str, int]
     errors: dict[str, int]
 
@@ -180,12 +185,13 @@ class PlantTools:
             else:
                 errors[head.error.kind] += 1
         done = verdicts.total() + errors.total()
+        watched = header is not None and header.watched
         return AuditStatus(
             folder=folder,
             started=header.started if header else None,
-            lines=header.lines if header else None,
+            lines=header.lines if header and not watched else None,
             done=done,
-            finished=header is not None and not header.watched and done >= header.lines,
+            finished=None if watched else header is not None and done >= header.lines,
             verdicts=dict(verdicts),
             errors=dict(errors),
         )

@@ -251,8 +251,11 @@ class AuditHeader(Frozen):
 
     @property
     def watched(self) -> bool:
-        """Whether ``watch`` writes here: its work has no number of lines, and never ends."""
-        return self.lines == 0
+        """Whether ``watch`` writes here: its work has no number of lines, and never ends.
+
+        A shard of a worklist with fewer lines than shards may have none either, but it is one of several.
+        """
+        return self.lines == 0 and self.shard == (1, 1)
 
 
 def spelt_out(name: str) -> str:

@@ -214,7 +214,12 @@ def test_how_far_an_audit_is(address: str, line: Line) -> None:
         assert (status["done"], status["lines"], status["finished"]) == (number, 3, number == 3)
     assert (status["verdicts"], status["errors"]) == ({"NG": 2}, {"input": 1})
     (folder / HEADER_NAME).write_text(header.model_copy(update={"lines": 0}).model_dump_json())  # as watch writes it
-    assert call(address, "audit_status", folder="audit").structured_content["finished"] is False
+    status = call(address, "audit_status", folder="audit").structured_content
+    assert (status["done"], status["lines"], status["finished"]) == (3, None, None)
+    empty = header.model_copy(update={"lines": 0, "shard": (5, 5)})  # of a worklist with fewer lines than shards
+    (folder / HEADER_NAME).write_text(empty.model_dump_json())
+    status = call(address, "audit_status", folder="audit").structured_content
+    assert (status["lines"], status["finished"]) == (0, True)
 
 
 def test_several_clients_at_once(address: str) -> None:
