@@ -27,9 +27,7 @@ class Standing:
         item: as it was when decided; None when nothing stands.
         decision: None when it is open.
         decided_by: who decided.
-        decided_at: when.
         confirmed_by: who confirmed; None when nobody has.
-        confirmed_version: version of that entry.
         to_resume: a thread waits for this decision and has not been told yet.
         to_reopen: a thread was told a decision that has been undone, and must ask again.
         applied: the product's change that it went into; None when none.
@@ -40,9 +38,7 @@ class Standing:
     item: ReviewItem | None = None
     decision: Decision | None = None
     decided_by: str = ""
-    decided_at: str = ""
     confirmed_by: str | None = None
-    confirmed_version: int = 0
     to_resume: bool = False
     to_reopen: bool = False
     applied: int | None = None
@@ -73,14 +69,14 @@ def follow(standing: Standing, entry: Entry) -> Standing:
                 f"entry {entry.seq} of the journal of reviews is damaged.", hint="Restore it from a copy."
             ) from error
         asked = item.question is not None
-        return Standing(entry.subject, entry.version, item, decision, entry.by, entry.at, to_resume=asked)
+        return Standing(entry.subject, entry.version, item, decision, entry.by, to_resume=asked)
     if entry.kind == "undone":
         reopen = bool(entry.data.get("reopen"))
         return Standing(entry.subject, entry.version, standing.item if reopen else None, to_reopen=reopen)
     if entry.kind == "confirmed":
-        return replace(moved, confirmed_by=entry.by, confirmed_version=entry.version)
+        return replace(moved, confirmed_by=entry.by)
     if entry.kind == "unconfirmed":
-        return replace(moved, confirmed_by=None, confirmed_version=0)
+        return replace(moved, confirmed_by=None)
     if entry.kind == "resumed":
         return replace(moved, to_resume=False)
     if entry.kind == "reopened":
