@@ -20,13 +20,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mes.database import PARTS, open_database
-from mes.rules import CHOICES
-from mes.workflow import Part, answer_for, open_workflow, redo, take_in, thread_of
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from flawscope.agent import FlawscopeError, MissingExtraError, StorageError
 
-from flawscope.agent import FlawscopeError, StorageError
+try:
+    from mes.database import PARTS, open_database
+    from mes.rules import CHOICES
+    from mes.workflow import Part, answer_for, open_workflow, redo, take_in, thread_of, waiting
+    from sqlalchemy import select
+    from sqlalchemy.exc import DBAPIError
+except ModuleNotFoundError as missing:
+    if missing.name != "sqlalchemy":
+        raise
+    print("mes: the table of parts needs SQLAlchemy. Install it: pip install sqlalchemy", file=sys.stderr)  # noqa: T201
+    sys.exit(MissingExtraError.exit_code)
 
 
 def print_part(workflow: Any, part: Part) -> None:
@@ -35,10 +41,23 @@ def print_part(workflow: Any, part: Part) -> None:
         line = f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}: {row['note']}"
     else:
         line = f"{part['serial']}: another process is at it"
-        for waiting in workflow.get_state(thread_of(part["serial"])).interrupts:
-            asked = waiting.value
-            line = f"{asked['serial']}: {asked['verdict']}, {asked['proposed']}? {asked['problem'] or asked['why']}"
+        for found in workflow.get_state(thread_of(part["serial"])).interrupts:
+            line = question_line(found.value)
     print(line)  # noqa: T201
+
+
+def question_line(asked: dict[str, Any]) -> str:
+    """What a person is asked about a part."""
+    return f"{asked['serial']}: {asked['verdict']}, {asked['proposed']}? {asked['problem'] or asked['why']}"
+
+
+def print_parts(workflow: Any, database: str) -> None:
+    """The parts that wait for an answer, then what is booked; a part that came again may be both."""
+    for asked in waiting(workflow):
+        print(f"waits: {question_line(asked)}")  # noqa: T201
+    with open_database(database).connect() as connection:
+        for row in connection.execute(select(PARTS).order_by(PARTS.c.serial)).mappings():
+            print(f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}")  # noqa: T201
 
 
 def main(arguments: list[str]) -> int:
@@ -60,20 +79,17 @@ def main(arguments: list[str]) -> int:
     again = commands.add_parser("redo", help="go back to a step and on from there")
     again.add_argument("serial")
     again.add_argument("--from", dest="node", default="dispose")
-    commands.add_parser("parts", help="what is booked")
+    commands.add_parser("parts", help="what waits for an answer, and what is booked")
     given = parser.parse_args(arguments)
     try:
-        if given.command == "parts":
-            with open_database(given.database).connect() as connection:
-                for row in connection.execute(select(PARTS).order_by(PARTS.c.serial)).mappings():
-                    print(f"{row['serial']}: {row['verdict']}, {row['disposition']}, by {row['decided_by']}")  # noqa: T201
-            return 0
         with open_workflow(given.database, given.checkpoints) as workflow:
             if given.command == "part":
                 print_part(workflow, take_in(workflow, given.serial, given.image, given.product, given.lot))
             elif given.command == "answer":
                 said = {"disposition": given.disposition, "by": given.by, "note": given.note}
                 print_part(workflow, answer_for(workflow, given.serial, said))
+            elif given.command == "parts":
+                print_parts(workflow, given.database)
             else:
                 print_part(workflow, redo(workflow, given.serial, given.node))
     except FlawscopeError as error:

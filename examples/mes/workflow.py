@@ -198,6 +198,16 @@ def take_in(workflow: Any, serial: str, image: Path, product: str | None, lot: s
     return found
 
 
+def waiting(workflow: Any) -> list[dict[str, Any]]:
+    """The questions that wait for a person, by serial number, which is also the thread; read from the checkpoints.
+
+    It looks at every thread: a plant with many thousands keeps a table of open questions instead.
+    """
+    begun = workflow.checkpointer.list(None, filter={"source": "input"})
+    serials = sorted({str(found.config["configurable"]["thread_id"]) for found in begun})
+    return [asked.value for serial in serials for asked in workflow.get_state(thread_of(serial)).interrupts]
+
+
 def answer_for(workflow: Any, serial: str, answer: dict[str, str]) -> Part:
     """Answer the question that a part waits with.
 
@@ -205,7 +215,7 @@ def answer_for(workflow: Any, serial: str, answer: dict[str, str]) -> Part:
         ConfigError: it waits with none.
     """
     if not workflow.get_state(thread_of(serial)).interrupts:
-        raise ConfigError(f"part {serial} waits for nobody.", hint="Booked parts: mes_workflow.py parts")
+        raise ConfigError(f"part {serial} waits for nobody.", hint="Waiting and booked parts: mes_workflow.py parts")
     return go_on(workflow, Command(resume=answer), thread_of(serial))
 
 

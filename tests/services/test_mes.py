@@ -265,6 +265,38 @@ def test_the_command_line(
         assert capsys.readouterr().err == f"mes: {why} {ADDRESSES}\n"
 
 
+@pytest.mark.usefixtures("plant_home")
+def test_parts_that_wait_are_listed_before_those_that_are_booked(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for serial, picture in {"SN-2": plant.square, "SN-1": plant.square, "SN-0": plant.new_good}.items():
+        assert mes_workflow.main(["part", serial, str(picture), "--product", "plate"]) == 0
+    why = "NG, scrap? severity 9 of the control plan, version 1"
+    for answered, listed in (
+        (None, [f"waits: SN-1: {why}", f"waits: SN-2: {why}", "SN-0: OK, ship, by rules"]),
+        ("SN-1", [f"waits: SN-2: {why}", "SN-0: OK, ship, by rules", "SN-1: NG, rework, by Kim"]),
+    ):
+        if answered:
+            assert mes_workflow.main(["answer", answered, "--disposition", "rework", "--by", "Kim"]) == 0
+        capsys.readouterr()
+        assert mes_workflow.main(["parts"]) == 0
+        assert capsys.readouterr().out.splitlines() == listed
+
+
+def test_without_sqlalchemy_the_script_says_what_to_install() -> None:
+    script = Path(mes_workflow.__file__)
+    code = f"import runpy, sys; sys.modules['sqlalchemy'] = None; sys.path.insert(0, {str(script.parent)!r});"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} runpy.run_path({str(script)!r}, run_name='__main__')", "parts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "mes: the table of parts needs SQLAlchemy. Install it: pip install sqlalchemy\n"
+    assert (done.returncode, done.stdout, done.stderr) == (8, "", told)
+
+
 def test_a_database_that_is_away_is_one_line_without_its_password() -> None:
     with (
         pytest.raises(StorageError, match="in PostgreSQL cannot be used") as caught,
