@@ -1,7 +1,8 @@
 """Kill an audit at random moments, in a process of its own: ``audit_kills.py FOLDER``.
 
-Each child goes on with the same audit and dies by SIGKILL while it does; how long the records were then is printed as
-JSON. The pictures are few and small and named by many lines, so that what is killed is mostly the writing.
+Each child goes on with the same audit and dies by SIGKILL while it does: every other one after some records that it
+counts itself, the others at random moments and when their records are seen to grow. How long the records were then is
+printed as JSON. The pictures are few and small and named by many lines, so that what is killed is mostly the writing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -32,6 +35,7 @@ from flawscope.tools.products import enroll_product
 KILLS = 30
 LINES = 200
 LONGEST_S = 0.5
+MOST_WRITTEN = 12
 FEW = frozenset({"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"})
 
 
@@ -54,6 +58,17 @@ def prepare(folder: Path) -> runner.AuditPlan:
     return runner.AuditPlan([str(folder / "list.csv")], folder / "out", "plate", pictures="none")
 
 
+def dying_after(further: int) -> Callable[[Any], None]:
+    """Ends this process by SIGKILL when it has written so many records more, however fast the machine is."""
+    left = iter(range(further - 1))
+
+    def told(summary: Any) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return told
+
+
 def main(folder: Path) -> None:
     """Thirty kills; the sizes of the whole records after each, by audit."""
     random.seed(6)
@@ -68,22 +83,25 @@ def main(folder: Path) -> None:
     warm = runner.AuditPlan([str(folder / "0.png")], folder / "warm", "plate")
     runner.run_audit(loaded, warm)  # whatever is loaded late is loaded before the forks
     seen: dict[str, list[int]] = {"out": []}
-    kills = 0
+    kills = tries = 0
     while kills < KILLS:
+        way, tries = tries % 4, tries + 1
         plan = replace(plan, out=folder / list(seen)[-1])
         records, sizes = plan.out / RECORDS_NAME, seen[plan.out.name]
+        further, wait_s = random.randint(1, MOST_WRITTEN), random.uniform(0.0, LONGEST_S)
         pid = os.fork()
         if pid == 0:
-            runner.run_audit(loaded, plan)
+            runner.run_audit(loaded, plan, dying_after(further) if way in (0, 2) else None)
             os._exit(0)
-        if kills % 3:
-            time.sleep(random.uniform(0.0, LONGEST_S))
-        else:  # as soon as it has written something more
+        if way == 1:
+            time.sleep(wait_s)
+        elif way == 3:  # as soon as it has written something more
             while not (records.exists() and records.stat().st_size > (sizes[-1] if sizes else 0)):
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     break
                 time.sleep(0.001)
-        os.kill(pid, signal.SIGKILL)
+        if way in (1, 3):
+            os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         if status not in (signal.SIGKILL, 0):
             raise RuntimeError(f"an audit failed before it was killed: {os.waitstatus_to_exitcode(status)}")
