@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import uuid
@@ -28,7 +29,7 @@ PICTURE_SUFFIXES = frozenset(
 
 
 def expand_pictures(paths: Sequence[Path], *, except_in: Path | None = None) -> list[Path]:
-    """Folders become the pictures in them, sorted, subfolders included; files stay as given.
+    """Folders become the pictures in them, sorted, subfolders included; files stay as given, links to nothing too.
 
     Args:
         paths: files and folders; hidden files in folders are left out.
@@ -47,16 +48,22 @@ def expand_pictures(paths: Sequence[Path], *, except_in: Path | None = None) -> 
             found.append(path)
             continue
         try:
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and is_file_or_was(p))
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.", hint="Check the path.") from error
         inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         if except_in is not None and path.resolve() != except_in.resolve():
-            inside = [p for p in inside if not p.resolve().is_relative_to(except_in.resolve())]
+            own = except_in.resolve()
+            inside = [p for p in inside if not Path(os.path.realpath(p)).is_relative_to(own)]  # also of a circle
         if not inside:
             raise InputError(f"the folder {path} holds no pictures.", hint="Name a picture or another folder.")
         found += inside
     return found
+
+
+def is_file_or_was(path: Path) -> bool:
+    """Whether this is a file, or a link whose file is gone: nothing that somebody put there is passed over silently."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def inspect_all(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.errors import ConfigError, InputError
-from ..agent.session import PICTURE_SUFFIXES, expand_pictures
+from ..agent.session import PICTURE_SUFFIXES, expand_pictures, is_file_or_was
 from .records import WorklistLine, spelt_out
 
 COLUMNS = ("image", "product", "serial", "lot", "station", "label")
@@ -145,8 +145,8 @@ def _pictures(text: str, except_in: Path | None) -> list[Path]:
         return expand_pictures([path], except_in=except_in)
     own = except_in.resolve() if except_in is not None else None
     matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - absolute patterns too
-    matches = [match for match in matches if match.is_file()]  # first: a link in a circle has no place to compare
-    matches = [match for match in matches if own is None or not match.resolve().is_relative_to(own)]
+    matches = [match for match in matches if is_file_or_was(match)]
+    matches = [match for match in matches if own is None or not Path(os.path.realpath(match)).is_relative_to(own)]
     if not matches:
         raise InputError(f"no file matches {spelt_out(text)}.", hint="Check the pattern; ** stands for subfolders.")
     return matches

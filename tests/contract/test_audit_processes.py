@@ -63,6 +63,7 @@ def by_name(out: Path) -> dict[str, AuditRecord]:
 def test_no_picture_stops_the_others_and_two_workers_give_what_one_gives(folder: Path) -> None:
     save(folder, "a.png", "hang.png", "ng.png", "crash.png", "once.png", "memory.png", "defect.png", "z.png")
     (folder / "parts" / "text.png").write_text("no picture")
+    (folder / "parts" / "gone.png").symlink_to("nowhere.png")
     limits = ("--timeout", 15, "--memory", 1500)
     done = run(folder, "--out", "two", "--workers", 2, *limits)
     found = by_name(folder / "two")
@@ -77,6 +78,7 @@ def test_no_picture_stops_the_others_and_two_workers_give_what_one_gives(folder:
         "memory": "memory",
         "defect": "internal",
         "text": "input",
+        "gone": "input",
     }
     assert list(found) == sorted(found)
     assert found["defect"].error is not None

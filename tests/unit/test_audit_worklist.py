@@ -58,11 +58,13 @@ def test_a_file_with_the_signs_of_a_pattern_is_itself(tmp_path: Path) -> None:
     assert [job.path for job in read_worklist([str(tmp_path / "part[1].png")], None)] == [str(tmp_path / "part[1].png")]
 
 
-def test_links_in_a_circle_are_left_out(tmp_path: Path) -> None:
+def test_links_to_nothing_are_lines_whose_records_say_so(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
-    found = read_worklist([str(tmp_path / "*.png")], None, except_in=tmp_path / "out")
-    assert [Path(job.path).name for job in found] == ["a.png"]
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for what in (tmp_path, tmp_path / "*.png"):
+        found = read_worklist([str(what)], None, except_in=tmp_path / "out")
+        assert [Path(job.path).name for job in found] == ["a.png", "circle.png", "gone.png"]
 
 
 def test_a_pattern_or_folder_without_pictures_is_refused(tmp_path: Path) -> None:
