@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group_from_info
+from typer.models import TyperInfo
 
 from flawscope.agent.errors import ConfigError, FlawscopeError, StorageError
 from flawscope.commands import audit, bench, inspection, kb, mcp, models, products, review, setup, train, watch
@@ -27,8 +29,40 @@ class _InterruptedError(Exception):
     """The user pressed Ctrl-C."""
 
 
+GROUPS = {
+    "outbox": watch.outbox_app,
+    "products": products.app,
+    "models": models.app,
+    "config": setup.config_app,
+    "audit": audit.app,
+    "bench": bench.app,
+    "train": train.app,
+    "kb": kb.app,
+    "review": review.app,
+}
+
+
 class _Commands(TyperGroup):
-    """Takes what Typer would end in its own way: it leaves with 1, our code for NG, when a pipe is closed early."""
+    """Builds a group's commands when one of them is meant, and takes what Typer would end in its own way.
+
+    To build the parameters of a hundred commands takes longer than to import Typer. And Typer leaves with 1, our code
+    for NG, when a pipe is closed early.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, group in GROUPS.items():
+            self.add_command(TyperGroup(name=name, help=str(group.info.help)))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in GROUPS and not self.commands[args[0]].commands:  # type: ignore[attr-defined]
+            info = TyperInfo(GROUPS[args[0]], name=args[0])
+            self.add_command(
+                get_group_from_info(
+                    info, pretty_exceptions_short=True, suggest_commands=True, rich_markup_mode=self.rich_markup_mode
+                )
+            )
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -53,15 +87,6 @@ app.command()(products.enroll)
 app.command()(setup.doctor)
 app.command()(mcp.mcp)
 app.command()(watch.watch)
-app.add_typer(watch.outbox_app, name="outbox")
-app.add_typer(products.app, name="products")
-app.add_typer(models.app, name="models")
-app.add_typer(setup.config_app, name="config")
-app.add_typer(audit.app, name="audit")
-app.add_typer(bench.app, name="bench")
-app.add_typer(train.app, name="train")
-app.add_typer(kb.app, name="kb")
-app.add_typer(review.app, name="review")
 
 
 def _spread_references(arguments: list[str]) -> list[str]:

@@ -22,7 +22,9 @@ it. `--debug`, anywhere, shows the traceback behind a one-line message.
 
 def commands(group: Any, prefix: str = "") -> Iterator[str]:
     """Every command of a group in the order of its help, each group before what is in it."""
-    for name, command in group.commands.items():
+    context = group.make_context(None, [], resilient_parsing=True)
+    for name in list(group.commands):
+        _, command, _ = group.resolve_command(context, [name])  # which builds what is in it
         yield f"{prefix}{name}"
         if hasattr(command, "commands"):
             yield from commands(command, f"{prefix}{name} ")
