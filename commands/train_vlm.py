@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +60,7 @@ def train_tokens(
     model = local_model(loaded)
     folder = out or loaded.home.models / f"prior-tokens-{model.name}"
     loop = replace(tokens.DEFAULT_LOOP, epochs=epochs, learning_rate=learning_rate, seed=seed)
-    with ProgressBar(make_console(stderr=True)) as report:
+    with closing(model), ProgressBar(make_console(stderr=True)) as report:
         card = tokens.train_tokens(
             sources,
             held_out,
@@ -111,7 +112,8 @@ def train_lora(
     )
     said = folder / lora.CONVERSATIONS_FILE
     count = write_conversations(said, asked)
-    with ProgressBar(make_console(stderr=True)) as report:
+    # Closed even when it fails: the adapter is put into the weights in memory, which nobody else may be given.
+    with closing(model), ProgressBar(make_console(stderr=True)) as report:
         card = lora.train_lora(sources, held_out, asked, judged_by, model, folder, run, resume=resume, report=report)
     print_plain([f"{count} conversations in {said}"])
     print_plain([f"{folder / ADAPTER_FILE}, described in {folder / 'card.md'}", *_metrics(card)])

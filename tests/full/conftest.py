@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import PatchStatistics
 
+from flawscope.agent.vision_language import sharing
 from flawscope.cli import main
 from flawscope.tools.backbones import BACKBONES
 from tests.tiny_vlm import build_tiny_checkpoint
@@ -17,6 +18,12 @@ from tests.tiny_vlm import build_tiny_checkpoint
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2.5-VL checkpoint in a folder called ``model``; read it, do not write to it."""
     return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded_yet() -> None:
+    """No weights that an earlier test left with this process; what a fixture of a module holds goes on working."""
+    sharing._LOADED.clear()
 
 
 @pytest.fixture
