@@ -7,10 +7,8 @@ text: nothing in it is a formula, a pattern or markup.
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 
 from ..agent.errors import ConfigError, InputError
 from ..agent.session import PICTURE_SUFFIXES, expand_pictures, is_file_or_was
+from ..tools.table_rows import table_rows
 from .records import WorklistLine, spelt_out
 
 COLUMNS = ("image", "product", "serial", "lot", "station", "label")
@@ -211,19 +210,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line and cells of each row that is not blank."""
     first = next((line for line in text.splitlines() if line.strip() and not line.lower().startswith("sep=")), "")
     delimiter = max(_DELIMITERS, key=lambda mark: sum(_column(cell) is not None for cell in first.split(mark)))
-    reader, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, line {line}: {error}.", hint="Is a quote not closed or not doubled? Export it again."
-            ) from error
-        if any(cell.strip() for cell in cells):
-            yield line, cells
-        line = reader.line_num + 1
+    return table_rows(str(path), text, delimiter, InputError)
 
 
 def _heading(path: Path, cells: Sequence[str]) -> list[str | None]:

@@ -58,6 +58,17 @@ FORMAT = 3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 STORED_SIDE_PX = 1024
 REMEDY = "Enrol it again: flawscope enroll {name} good/*.jpg --replace"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
+"""What reading a damaged product may raise."""
 
 
 def list_products(folder: Path) -> list[str]:
@@ -305,17 +316,7 @@ def load_product(folder: Path, name: str, backbone: Backbone) -> ProductModel:
             )
         with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
             return _assemble(path, manifest, arrays, backbone)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RecursionError,
-        zipfile.BadZipFile,
-        BackendError,
-    ) as error:
+    except (*_UNREADABLE, BackendError) as error:
         raise damaged from error
 
 
@@ -333,16 +334,7 @@ def stored_calibration(folder: Path, name: str) -> tuple[Calibration, str]:
         if whole and _sha256(path / "arrays.npz") == manifest["files"]["arrays.npz"]:
             with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
                 return Calibration(tuple(manifest["views"]), arrays["calibration"]), _fingerprint(manifest)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RecursionError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _UNREADABLE as error:
         raise ProductError(f"the product {name!r} is damaged.", hint=REMEDY.format(name=name)) from error
     raise ProductError(
         f"the product {name!r} is damaged or was written by another version.", hint=REMEDY.format(name=name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from ...agent.errors import KnowledgeError
+from ..table_rows import table_rows
 from .control_plan import read_plan
 from .import_rows import FIELDS, MAX_ROWS, ImportRow, ImportSource, RowError, field_name, picture_inside, picture_key
 from .safe_yaml import check_yaml
@@ -88,7 +86,7 @@ def read_table(path: Path, text: str, product: str | None, notes: tuple[str, ...
     rows: list[ImportRow] = []
     refused: list[str] = []
     columns: list[str | None] = []
-    for line, cells in _lines(path.name, text, delimiter):
+    for line, cells in table_rows(path.name, text, delimiter, KnowledgeError):
         if not columns and line == 1 and cells[0].strip().lower().startswith(_EXCEL_MARK):
             continue
         if not columns:
@@ -113,24 +111,6 @@ def read_table(path: Path, text: str, product: str | None, notes: tuple[str, ...
     if not columns:
         raise KnowledgeError(f"{path.name} is empty.", hint=f"Its first line names columns: {', '.join(FIELDS)}.")
     return ImportSource(path.name, tuple(rows), tuple(refused), notes)
-
-
-def _lines(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of the first line and cells of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise KnowledgeError(
-                f"{name}, line {line}: {error}.", hint="Is a quote not closed or not doubled? Export it again."
-            ) from error
-        if any(cell.strip() for cell in cells):
-            yield line, cells
-        line = reader.line_num + 1
 
 
 def _delimiter(text: str) -> str:
