@@ -31,8 +31,8 @@ def write_cuts(root: Path, number: int) -> Path:
     """Leather in MVTec's layout with so many cuts, each with its mask."""
     for n in range(number):
         for kind, pixels in (
-            ("test/cut", with_square(texture(n), 4 + n, 40)),
-            ("ground_truth/cut", np.pad(np.full((16, 16), 255, np.uint8), ((4 + n, 76 - n), (40, 40)))),
+            ("test/cut", with_square(texture(n), 4 + n % 48, 40)),
+            ("ground_truth/cut", np.pad(np.full((16, 16), 255, np.uint8), ((4 + n % 48, 76 - n % 48), (40, 40)))),
         ):
             path = root / "leather" / kind / f"{n:03d}{'_mask' * (kind[0] == 'g')}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,10 +41,10 @@ def write_cuts(root: Path, number: int) -> Path:
 
 
 def run_attach(data: Path, folder: Path, steps: Any = None) -> AttachReport:
-    """Attach up to twelve pictures a page; ``steps.value`` tells how many were looked at."""
+    """Attach up to 24 pictures a page; ``steps.value`` tells how many were looked at."""
 
     def tell(what: str, done: int, total: int) -> None:
         if steps is not None:
             steps.value = done
 
-    return attach(folder, candidates(data), PAGES, dataset="mvtec", licence="x", limit=12, progress=tell)
+    return attach(folder, candidates(data), PAGES, dataset="mvtec", licence="x", limit=24, progress=tell)
