@@ -74,6 +74,12 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
+FailOnOption = Annotated[
+    list[FailOn] | None,
+    typer.Option("--fail-on", help="What makes the exit code other than 0; may be repeated (default: error)."),
+]
+
+
 @app.command("run")
 def run(
     inputs: Annotated[
@@ -96,10 +102,7 @@ def run(
         PicturesOf, typer.Option("--pictures", help="Which records get pictures; flagged: NG and REVIEW.")
     ] = PicturesOf.FLAGGED,
     retry: Annotated[bool, typer.Option("--retry", help="Try lines again that failed in an earlier run.")] = False,
-    fail_on: Annotated[
-        list[FailOn] | None,
-        typer.Option("--fail-on", help="What makes the exit code other than 0; may be repeated (default: error)."),
-    ] = None,
+    fail_on: FailOnOption = None,
     false_alarm: FalseAlarmOption = None,
     milvus_uri: MilvusUriOption = None,
     milvus_token: MilvusTokenOption = None,
@@ -111,9 +114,7 @@ def run(
     from ..audits.runner import AuditPlan, run_audit
     from ..audits.worklist import parse_shard
 
-    wanted = set(fail_on or [FailOn.ERROR])
-    if FailOn.NEVER in wanted and len(wanted) > 1:
-        raise ConfigError("--fail-on never stands alone.")
+    wanted = _wanted(fail_on)
     loaded = settings(
         profile=profile, home=home, false_alarm=false_alarm, milvus_uri=milvus_uri, milvus_token=milvus_token
     )
@@ -139,11 +140,15 @@ def run(
 def merge(
     shards: Annotated[list[Path], typer.Argument(metavar="DIRS", help="Folders of all shards of one worklist.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the merged audit.")],
+    fail_on: FailOnOption = None,
 ) -> None:
-    """Make one audit of finished shards, as if a single run had written it."""
+    """Make one audit of finished shards, as if a single run had written it. Exit code by --fail-on, as of audit."""
     from ..audits.merging import merge_audits
 
-    _print_summary(merge_audits(shards, out), out)
+    wanted = _wanted(fail_on)
+    summary = merge_audits(shards, out)
+    _print_summary(summary, out)
+    raise typer.Exit(_exit_code(summary, wanted))
 
 
 audit_outputs.register(app)
@@ -212,6 +217,13 @@ def _print_summary(summary: AuditSummary, out: Path) -> None:
     if summary.superseded:
         print_line(f"{summary.superseded:,} earlier records no longer hold: {out / 'superseded.jsonl'}")
     print_line(f"records: {out / 'records.jsonl'}")
+
+
+def _wanted(fail_on: list[FailOn] | None) -> set[FailOn]:
+    wanted = set(fail_on or [FailOn.ERROR])
+    if FailOn.NEVER in wanted and len(wanted) > 1:
+        raise ConfigError("--fail-on never stands alone.")
+    return wanted
 
 
 def _exit_code(summary: AuditSummary, wanted: set[FailOn]) -> int:

@@ -327,6 +327,26 @@ def test_exit_codes_follow_fail_on(mixed: Audit) -> None:
     assert mixed.run("out", "--fail-on", "error").code == 0
 
 
+def test_a_merge_fails_on_what_an_audit_fails_on(mixed: Audit) -> None:
+    (mixed.parts / "0.png").write_bytes(b"")  # the first line of shard 1
+    assert [mixed.run(f"s{i}", "--shard", f"{i}/2").code for i in (1, 2)] == [4, 0]
+    mixed.run("whole")
+    asked: tuple[tuple[tuple[str, ...], int], ...] = (
+        ((), 4),
+        (("--fail-on", "ng"), 1),
+        (("--fail-on", "review"), 3),
+        (("--fail-on", "ng", "--fail-on", "error"), 4),
+        (("--fail-on", "never"), 0),
+    )
+    for number, (options, code) in enumerate(asked):
+        merged = mixed("merge", "s1", "s2", "--out", f"m{number}", *options)
+        assert merged.code == mixed.run("whole", *options).code == code
+        assert merged.out.startswith("9 lines: ")
+        assert len(mixed.records(f"m{number}")) == 9
+    mixed("merge", "s1", "s2", "--out", "m", "--fail-on", "never", "--fail-on", "ng").refused(2, "--fail-on")
+    assert not (mixed.folder / "m").exists()
+
+
 def test_shards_that_do_not_belong_together_are_not_merged(mixed: Audit) -> None:
     mixed.run("a", "--shard", "1/2")
     assert mixed.run("a", "--shard", "2/2").code == 2
