@@ -213,7 +213,12 @@ class InspectionNodes:
             "entropy": reply.entropy,
             **assess,
             "again": again,
-            "answer": {"parts": {**reply.parts, **signs}, "usage": dict(reply.usage), "logprobs": reply.token_logprobs},
+            "answer": {
+                "parts": {**reply.parts, **signs},
+                "usage": dict(reply.usage),
+                "logprobs": reply.token_logprobs,
+                **({"said": dict(reply.said)} if reply.said else {}),
+            },
             "problems": list(reply.problems),
             **({"gate": gate} if gate else {}),
             "evidence": {**(ev.told_evidence(seen) if gate else {}), **told},

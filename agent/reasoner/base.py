@@ -165,6 +165,8 @@ class ReasonerReply:
         usage: counts such as tokens; empty for the evidence reasoner.
         parts: what the entropy was made of, and further entropies, by name; each None when unknown.
         problems: what of the answer could not be used, a line each.
+        said: what a model answered, before anything was cut: ``usable``, and if so ``verdict``, ``defect_type`` and
+            the number of its ``sentences``; empty for reasoners without a model.
     """
 
     draft: DraftReport
@@ -174,6 +176,7 @@ class ReasonerReply:
     usage: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, float | None] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

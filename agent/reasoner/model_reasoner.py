@@ -21,7 +21,7 @@ from .asking_again import ask_again
 from .base import AskedAgain, DraftReport, EvidenceBundle, ReasonerReply, Refutation
 from .deciding import VERDICTS, decision_entropy, entropy_of, settled
 from .evidence import UNKNOWN
-from .reading import as_draft, checked
+from .reading import as_draft, checked, named_type
 from .refuting import refute
 from .token_entropy import option_scores, value_logprobs
 
@@ -133,6 +133,7 @@ class ModelReasoner:
             usage=read.usage,
             parts=parts,
             problems=(*read.problems, *problems, *_left_out(read.usage)),
+            said=_said(read.answer, evidence),
         )
 
     def _read(
@@ -157,7 +158,8 @@ class ModelReasoner:
             draft, (_, _, parts) = DraftReport(verdict=Verdict.REVIEW), decision_entropy(None, evidence)
             source = "the model gave no usable answer"
             problems = (said, *_left_out(usage))
-            return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=problems)
+            unusable = {"usable": False}
+            return ReasonerReply(draft, None, source, usage=usage, parts=parts, problems=problems, said=unusable)
         return _Read(read, first, usage)
 
     def _generate(self, messages: Sequence[Message], form: type[Answer]) -> Generated:
@@ -196,6 +198,17 @@ def compose_report_messages(bundle: EvidenceBundle, pictures: Sequence[Picture])
     from .composing import compose
 
     return compose(bundle, pictures, task="report")
+
+
+def _said(answer: Answer, evidence: EvidenceBundle) -> dict[str, Any]:
+    """What was answered, since the last check and the verifier cut without saying how much there was."""
+    named = named_type(answer.defect_type, evidence)
+    return {
+        "usable": True,
+        "verdict": answer.verdict.value,
+        "defect_type": named,
+        "sentences": len(answer.sentences),
+    }
 
 
 def _left_out(usage: Mapping[str, Any]) -> tuple[str, ...]:

@@ -102,6 +102,7 @@ def test_a_certain_model_that_contradicts_the_expert_is_not_done_at_once_and_end
     assert len(set(actions(steps))) == 3
     assert report.verdict is Verdict.REVIEW
     assert "OK was answered" in report.verdict_reason
+    assert report.provenance["answer"]["said"]["verdict"] == "OK"
     assert report.uncertainty.parts["disagreement"] == pytest.approx(1.0, abs=0.1)
     assert report.uncertainty.entropy is not None
     assert report.uncertainty.entropy > 0.9

@@ -78,6 +78,7 @@ def test_a_good_answer_becomes_a_draft() -> None:
     assert issubclass(form, Answer)
     assert [picture.label for picture in model.asked[0][0].pictures] == ["query", "reference"]
     assert verify(reply.draft, BUNDLE).problems == ()
+    assert reply.said == {"usable": True, "verdict": "NG", "defect_type": "scratch", "sentences": 1}
 
 
 def test_it_is_what_the_graph_looks_for() -> None:
@@ -119,6 +120,7 @@ def test_what_does_not_fit_twice_is_review_with_the_reason(answer: str) -> None:
     reply = reply_to(spoken(answer), spoken(answer))
     assert reply.draft == DraftReport(verdict=Verdict.REVIEW)
     assert reply.entropy is None
+    assert reply.said == {"usable": False}
     assert "could not be used, also when it was asked again" in reply.problems[0]
 
 
