@@ -112,7 +112,7 @@ class Summary:
         groups: by product, lot, station and label, each in the order of first appearance; a dimension that no line
             gives is left out. The label's groups are its defect type, or ``good`` and ``defective``.
         error_kinds: how often each kind of error came, the most frequent first.
-        repeated: lines whose picture came before; the intervals take every line for a part of its own.
+        repeated: judged lines whose picture was judged before; the intervals take every line for a part of its own.
     """
 
     whole: Group
@@ -136,7 +136,7 @@ def summarise(records: Iterable[AuditRecord]) -> Summary:
             groups[dimension].setdefault(_value(record, dimension), _Tally()).add(record)
         if record.error is not None:
             errors[record.error.kind] += 1
-        if record.sha256 is not None:
+        elif record.sha256 is not None:
             picture = int(record.sha256[:16], 16)
             repeated += picture in seen
             seen.add(picture)

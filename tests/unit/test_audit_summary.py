@@ -48,7 +48,16 @@ def test_escapes_and_overkill_worked_by_hand() -> None:
     assert (told.overkill.count, told.overkill.of) == (1, 3)
     assert (told.defective_review.count, told.good_review.count) == (1, 1)
     assert found.error_kinds == (("timeout", 2), ("input", 1))
-    assert found.repeated == 1
+    assert found.repeated == 0  # line 11 shows the picture of line 1, but was not judged
+
+
+def test_only_judged_lines_repeat_a_picture() -> None:
+    failed = [made(number, error="timeout", picture="same") for number in (1, 2)]
+    judged = [made(number, picture="same") for number in (3, 4, 5)]
+    assert summarise(failed).repeated == 0
+    assert summarise([*failed, judged[0]]).repeated == 0
+    assert summarise([*judged, *failed]).repeated == 2
+    assert "2 lines show a picture that came before" in shown([failed[0], *judged, failed[1]])
 
 
 def test_the_interval_is_clopper_and_pearsons() -> None:
