@@ -73,10 +73,11 @@ class AuditStatus(BaseModel):
     lines: Annotated[
         int | None, Field(description="of the shard, also where a limit asks for fewer; null: of watch, or no header")
     ]
-    done: int
+    asked: Annotated[int | None, Field(description="lines that the last run was to do: all, or up to its limit")]
+    done: Annotated[int, Field(description="lines with a record")]
     finished: Annotated[
         bool | None,
-        Field(description="whether all lines are done, so false after an audit with a limit; null: of watch, unknown"),
+        Field(description="whether every line that was asked for has a record; null: of watch, unknown"),
     ]
     verdicts: dict[str, int]
     errors: dict[str, int]
@@ -178,8 +179,9 @@ class PlantTools:
         from ..audits.record_file import read_heads, records_path
 
         path = self._roots.find(folder)
-        header, verdicts, errors = read_header(path), Counter[str](), Counter[str]()
+        header, verdicts, errors, asked_done = read_header(path), Counter[str](), Counter[str](), 0
         for head, _ in read_heads(records_path(path)):
+            asked_done += header is not None and header.asks(head.line)
             if head.error is None:
                 verdicts[head.verdict.value] += 1
             else:
@@ -190,8 +192,9 @@ class PlantTools:
             folder=folder,
             started=header.started if header else None,
             lines=header.lines if header and not watched else None,
+            asked=header.asked if header and not watched else None,
             done=done,
-            finished=None if watched else header is not None and done >= header.lines,
+            finished=None if watched else header is not None and asked_done >= header.asked,
             verdicts=dict(verdicts),
             errors=dict(errors),
         )

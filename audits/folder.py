@@ -27,7 +27,7 @@ class AuditSummary:
     """How an audit stands; also told while it runs.
 
     Attributes:
-        lines: of the worklist, after sharding and limiting.
+        lines: that this run was to do: of its shard, up to the limit.
         verdicts: how many of each, failures apart.
         errors: failures by kind.
         kept: lines that an earlier run had done.

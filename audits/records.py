@@ -232,7 +232,9 @@ class AuditHeader(Frozen):
         product: of lines that name none.
         settings: every setting's value and origin.
         shard: which of how many parts of the worklist.
-        lines: of this shard of the worklist; a limit does not count, it only leaves the audit unfinished.
+        lines: of this shard of the worklist, whatever the limit.
+        limit: the last run was to do only so many of them, None for all. The audit is finished when these have their
+            records; a run with a higher limit, or without one, goes on from there.
         worklist_sha256: of the whole worklist.
         pictures: which records have pictures.
         merged: folders that were merged into this one.
@@ -245,6 +247,7 @@ class AuditHeader(Frozen):
     settings: dict[str, Any]
     shard: tuple[int, int] = (1, 1)
     lines: Annotated[int, Field(ge=0)]
+    limit: Annotated[int, Field(ge=1)] | None = None
     worklist_sha256: str
     pictures: Literal["flagged", "all", "none"] = "flagged"
     merged: tuple[str, ...] = ()
@@ -256,6 +259,16 @@ class AuditHeader(Frozen):
         A shard of a worklist with fewer lines than shards may have none either, but it is one of several.
         """
         return self.lines == 0 and self.shard == (1, 1)
+
+    @property
+    def asked(self) -> int:
+        """Lines that the last run was to do."""
+        return self.lines if self.limit is None else min(self.lines, self.limit)
+
+    def asks(self, line: WorklistLine) -> bool:
+        """Whether the last run was to do this line of the shard."""
+        first, step = self.shard
+        return self.limit is None or line.number <= first + (self.limit - 1) * step
 
 
 def spelt_out(name: str) -> str:

@@ -44,7 +44,7 @@ class AuditPlan:
         workers: processes; None for one per core.
         engine: processes of this machine, or Ray's actors.
         shard: which of how many parts.
-        limit: only so many lines of it.
+        limit: only so many lines of it; those that an earlier run did beyond them are kept.
         limits: of each line.
         pictures: which records have pictures.
         retry: whether lines that failed are tried again.
@@ -194,6 +194,7 @@ def _write_header(loaded: LoadedSettings, plan: AuditPlan, lines: int, worklist:
         settings={key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()},
         shard=plan.shard,
         lines=lines,
+        limit=plan.limit,
         worklist_sha256=worklist,
         pictures=plan.pictures,
     )

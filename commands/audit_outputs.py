@@ -143,15 +143,25 @@ def _records(audit: Path) -> Iterator[AuditRecord]:
 
 
 def _tell_unfinished(audit: Path, count: int) -> None:
-    """Say on standard error when records are missing, or will be added: the numbers will change."""
-    from ..audits.folder import read_header
-    from ..audits.record_file import records_path
+    """Say on standard error when records are missing, or will be added: the numbers will change.
 
-    header = read_header(records_path(audit).parent)
+    Args:
+        audit: its folder or records.
+        count: records.
+    """
+    from ..audits.folder import read_header
+    from ..audits.record_file import read_heads, records_path
+
+    path = records_path(audit)
+    header = read_header(path.parent)
     if header is not None and header.watched:
         print_error(f"{audit} is a folder of watch: {count:,} pictures so far.")
     elif header is not None and count < header.lines:
-        print_error(f"{audit} is unfinished: {count:,} of {header.lines:,} lines have a record.")
+        done = count if header.limit is None else sum(header.asks(head.line) for head, _ in read_heads(path))
+        if done < header.asked:
+            print_error(f"{audit} is unfinished: {done:,} of {header.asked:,} lines have a record.")
+        else:
+            print_error(f"{audit} was limited: {count:,} of {header.lines:,} lines have a record.")
 
 
 def enrolments_of(products: Path, audit: Path) -> dict[str, Enrolment | str]:

@@ -61,6 +61,7 @@ class _Read:
     versions: dict[str, set[str]] = field(default_factory=dict)
     settings: set[str] = field(default_factory=set)
     last: str = ""
+    asked_done: int = 0
 
 
 def build_page(
@@ -88,9 +89,9 @@ def build_page(
         StorageError: the disk refuses.
     """
     folder = audit if audit.is_dir() else audit.parent
-    read = _read_all(audit, out)
-    count = len(read.rows)
     header = read_header(folder)
+    read = _read_all(audit, out, header)
+    count = len(read.rows)
     title = visible(f"Audit {folder.absolute().name}".strip())
     subtitle = _subtitle(read, header)
     index = _index(read, {"title": title, "subtitle": subtitle, "about": _about(read, header), "drift": _plain(drift)})
@@ -124,11 +125,12 @@ def build_page(
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def _read_all(audit: Path, out: Path) -> _Read:
+def _read_all(audit: Path, out: Path, header: AuditHeader | None) -> _Read:
     read = _Read()
     waiting: list[dict[str, Any]] = []
     for record in read_records(audit):
         read.rows.add(record)
+        read.asked_done += header is not None and header.asks(record.line)
         read.settings.add(record.settings_sha256)
         read.last = max(read.last, record.timing.finished)
         for name, version in record.versions.items():
@@ -180,8 +182,10 @@ def _subtitle(read: _Read, header: AuditHeader | None) -> str:
         parts.append(products[0] if len(products) == 1 else f"{len(products)} products")
     if made:
         parts.append(f"watched until {made} UTC" if header is not None and header.watched else f"finished {made} UTC")
-    if header is not None and header.lines > len(read.rows):
-        parts.append(f"unfinished: {header.lines:,} lines to do")
+    if header is not None and header.asked > read.asked_done:
+        parts.append(f"unfinished: {header.asked:,} lines to do")
+    elif header is not None and header.lines > len(read.rows):
+        parts.append(f"limited: {len(read.rows):,} of {header.lines:,} lines")
     if header is not None and header.shard != (1, 1):
         parts.append(f"part {header.shard[0]} of {header.shard[1]}")
     return ", ".join(parts) + "."

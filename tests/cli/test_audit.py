@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import resource
 import shutil
 import signal
@@ -17,7 +18,9 @@ from inline_engine import InlineEngine
 from PIL import Image
 
 from flawscope.agent.inspector import Inspector
+from flawscope.agent.mcp_tools import PlantTools, Roots
 from flawscope.audits import runner
+from flawscope.audits.folder import read_header
 from flawscope.audits.record_file import read_records
 from flawscope.audits.records import AuditRecord
 from flawscope.benchmarks.hostile_files import KINDS, hostile_files, odd_names
@@ -134,11 +137,58 @@ def test_an_audit_goes_on_where_it_was(mixed: Audit) -> None:
     assert path.read_bytes().startswith(early)
     assert mixed.comparable("out") == mixed.comparable("whole")
     few = mixed.run("out", "--limit", 2)
+    assert mixed("summary", "out").err == ""  # nothing is left to do, and no number will change
     assert few.out.startswith("2 lines: 2 OK, 0 NG, 0 REVIEW, 0 errors\n2 kept")
     assert len(mixed.records("out")) == 8
     again = mixed.run("out").out
     assert "inspected" not in again
     assert "8 kept from an earlier run" in again
+
+
+def test_header_summary_page_and_mcp_agree_on_an_audit_with_a_limit(mixed: Audit) -> None:
+    folder = mixed.folder / "out"
+
+    def told() -> tuple[str, str, dict[str, Any]]:
+        mixed("page", "out")
+        status = PlantTools(None, Roots([mixed.folder])).audit_status("out").model_dump()  # type: ignore[arg-type]
+        found = re.search(r'"subtitle":"([^"]*)"', (folder / "page.html").read_text())
+        assert found is not None
+        return mixed("summary", "out").err, found[1], {name: status[name] for name in ("asked", "done", "finished")}
+
+    mixed.run("out", "--limit", 3)
+    header = read_header(folder)
+    assert header is not None
+    assert (header.lines, header.limit, header.asked) == (8, 3, 3)
+    summary, page, status = told()
+    assert summary == "flawscope: out was limited: 3 of 8 lines have a record.\n"
+    assert page.endswith("limited: 3 of 8 lines.")
+    assert status == {"asked": 3, "done": 3, "finished": True}
+
+    records = folder / "records.jsonl"
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:2]))  # as after a kill
+    summary, page, status = told()
+    assert summary == "flawscope: out is unfinished: 2 of 3 lines have a record.\n"
+    assert page.endswith("unfinished: 3 lines to do.")
+    assert status == {"asked": 3, "done": 2, "finished": False}
+
+    more = mixed.run("out", "--limit", 5).out
+    assert ("3 inspected" in more, "2 kept" in more) == (True, True)
+    assert told()[2] == {"asked": 5, "done": 5, "finished": True}
+    mixed.run("out")
+    summary, page, status = told()
+    assert (summary, "limited" in page, "unfinished" in page) == ("", False, False)
+    assert status == {"asked": 8, "done": 8, "finished": True}
+
+
+def test_records_behind_a_limit_do_not_stand_for_missing_ones_before_it(mixed: Audit) -> None:
+    mixed.run("out", "--shard", "2/2")
+    assert [record.line.number for record in mixed.records("out")] == [2, 4, 6, 8]
+    mixed.run("out", "--shard", "2/2", "--limit", 2)
+    assert mixed("summary", "out").err == ""
+    records = mixed.folder / "out" / "records.jsonl"
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join([lines[0], *lines[2:]]))
+    assert mixed("summary", "out").err == "flawscope: out is unfinished: 1 of 2 lines have a record.\n"
 
 
 def test_changed_pictures_and_settings_are_inspected_again_and_the_old_records_kept_aside(mixed: Audit) -> None:

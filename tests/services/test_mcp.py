@@ -213,6 +213,10 @@ def test_how_far_an_audit_is(address: str, line: Line) -> None:
         status = call(address, "audit_status", folder="audit").structured_content
         assert (status["done"], status["lines"], status["finished"]) == (number, 3, number == 3)
     assert (status["verdicts"], status["errors"]) == ({"NG": 2}, {"input": 1})
+    limited = header.model_copy(update={"lines": 9, "limit": 3})
+    (folder / HEADER_NAME).write_text(limited.model_dump_json())
+    status = call(address, "audit_status", folder="audit").structured_content
+    assert (status["lines"], status["asked"], status["done"], status["finished"]) == (9, 3, 3, True)
     (folder / HEADER_NAME).write_text(header.model_copy(update={"lines": 0}).model_dump_json())  # as watch writes it
     status = call(address, "audit_status", folder="audit").structured_content
     assert (status["done"], status["lines"], status["finished"]) == (3, None, None)
