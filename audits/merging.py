@@ -40,9 +40,8 @@ def merge_audits(shards: Sequence[Path], out: Path) -> AuditSummary:
                 with storage_errors(out):
                     shutil.copytree(shard / FOLDER, out / FOLDER, dirs_exist_ok=True)
         first = headers[0]
-        merged = first.model_copy(
-            update={"shard": (1, 1), "lines": summary.lines, "limit": None, "merged": tuple(str(shard) for shard in shards)}
-        )
+        names = tuple(str(shard) for shard in shards)
+        merged = first.model_copy(update={"shard": (1, 1), "lines": summary.lines, "limit": None, "merged": names})
         write_json_atomically(out / HEADER_NAME, merged.model_dump(mode="json"))
         rewrite(out / RECORDS_NAME, _merged(shards, headers, summary))
     return summary
@@ -81,7 +80,8 @@ def _merged(shards: Sequence[Path], headers: Sequence[AuditHeader], summary: Aud
             count += 1
         if count < header.lines:
             raise ConfigError(
-                f"{shard} is not finished: {count} of {header.lines} lines.", hint="Run that audit again, without --limit."
+                f"{shard} is not finished: {count} of {header.lines} lines.",
+                hint="Run that audit again, without --limit.",
             )
 
     streams = [numbered(shard, header) for shard, header in zip(shards, headers, strict=True)]
