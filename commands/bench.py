@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ..agent.errors import ConfigError
-from . import bench_forgetting, bench_ladder, bench_mmad
+from . import bench_forgetting, bench_ladder, bench_mmad, bench_reports
 from .shared import ProfileOption, make_console, numbers, settings, status
 
 app = typer.Typer(help="Measure Flawscope on labelled data.", no_args_is_help=True)
 bench_mmad.register(app)
 bench_forgetting.register(app)
 bench_ladder.register(app)
+bench_reports.register(app)
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder with one MVTec-style tree per product.")]
 
