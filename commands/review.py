@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 State = Literal["open", "decided", "confirmed", "applied", "all"]
 KEYS = "O ok   N ng   S skip   U undo   Q quit"
+KEYS_OF_UNREAD = "N ng   S skip   U undo   Q quit"
 
 
 @app.callback()
@@ -267,7 +268,7 @@ def _walk(desk: ReviewDesk, by: str) -> None:
             return
         print_line("")
         print_plain(lines_of(left[0]))
-        print_line(f"[{len(left)} left]  {KEYS}")
+        print_line(f"[{len(left)} left]  {KEYS_OF_UNREAD if left[0].item.unread else KEYS}")
         key = read_key().lower()
         if key in ("q", "\x03", "\x04", "\x1b"):
             print_line(f"{len(decided)} decided, {len(queue)} left open.")
@@ -283,8 +284,11 @@ def _walk(desk: ReviewDesk, by: str) -> None:
 
 def _step(desk: ReviewDesk, key: str, waiting: Waiting, by: str, skipped: set[str], decided: list[str]) -> None:
     from ..agent.review.decisions import make_decision
+    from ..agent.review.desk import UNREAD_HINT
 
-    if key == "s":
+    if key == "o" and waiting.item.unread:  # it is shown again, and the question stays
+        print_error(f"It could not be read, so it cannot be OK. {UNREAD_HINT}")
+    elif key == "s":
         skipped.add(waiting.item.id)
     elif key == "u":
         if decided:

@@ -130,6 +130,8 @@ def _said(standing: Standing) -> str:
 
 def lines_of(waiting: Waiting) -> list[str]:
     """Everything known of an item, for a person who decides."""
+    from ..agent.review.desk import UNREAD_HINT
+
     item, standing = waiting.item, waiting.standing
     decision = standing.decision
     candidates = [] if item.defect_type is None else item.defect_type.candidates
@@ -148,6 +150,7 @@ def lines_of(waiting: Waiting) -> list[str]:
         ("where", ", ".join(f"{region.id} {region.place} {list(region.box)}" for region in item.regions)),
         ("type", ", ".join(f"{one.name} {one.posterior:.2f}" for one in candidates)),
         ("why", item.reason),
+        ("may be", "NG, never OK: it could not be read. " + UNREAD_HINT if item.unread else ""),
         ("thread", item.question.thread_id if item.question else ""),
         ("decided", _said(standing).removeprefix("  -> ")),
         ("note", decision.note if decision else ""),

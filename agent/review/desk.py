@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...audits.record_file import read_records, records_path
 from ..errors import ConfigError, FlawscopeError, InputError, ReviewConflictError
+from ..schemas import Verdict
 from .decisions import Decision, person
 from .items import Question, ReviewItem, record_items
 from .journal import Journal, Kind
@@ -22,6 +23,7 @@ from .threads import GraphThreads, alone
 
 LOCK = ".threads.lock"
 SHORTEST_ID = 4
+UNREAD_HINT = "Take the picture again and inspect it, or decide NG; undecided it stays REVIEW."
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class ReviewDesk:
 
         Raises:
             ReviewConflictError: somebody else was quicker.
-            InputError: the picture has changed since it was inspected.
+            InputError: the picture has changed since it was inspected, or it is to be OK and could not be read.
             ConfigError: there is no such item.
             StorageError: the disk refuses; nothing is decided then.
         """
@@ -173,6 +175,7 @@ class ReviewDesk:
                 hint=f"Take that back first: flawscope review undo {found.item.id}",
             )
         self._refuse_moved(standing, version)
+        refuse_unread(found.item, decision)
         refuse_changed(found.item)
         data = {"item": found.item.model_dump(mode="json"), "decision": decision.model_dump(mode="json")}
         self.journal.append(found.item.id, "decided", person(by), data, after=standing.version)
@@ -303,6 +306,16 @@ class ReviewDesk:
 
     def _standing(self, name: str) -> Standing:
         return standing_of(self.journal, name)
+
+
+def refuse_unread(item: ReviewItem, decision: Decision) -> None:
+    """Refuse to call a picture OK that could not be read: it shows nothing, so it cannot show a good part.
+
+    Raises:
+        InputError: it could not be read, and is to be OK.
+    """
+    if item.unread and decision.verdict is Verdict.OK:
+        raise InputError(f"{item.image} could not be read, so it cannot be OK.", hint=UNREAD_HINT)
 
 
 def refuse_changed(item: ReviewItem) -> None:

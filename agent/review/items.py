@@ -56,6 +56,7 @@ class ReviewItem(Frozen):
         anomaly_map: a thread's map in the artifact store.
         question: the thread's, None where no thread waits.
         error: why the picture could not be inspected.
+        error_kind: the record's kind of that, see docs/audits.md.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -79,6 +80,12 @@ class ReviewItem(Frozen):
     anomaly_map: str | None = None
     question: Question | None = None
     error: str | None = None
+    error_kind: str | None = None
+
+    @property
+    def unread(self) -> bool:
+        """Whether no picture was ever seen: its file could not be read, so nobody can say that it shows a good part."""
+        return self.error is not None and (self.error_kind == "input" or self.sha256 is None)
 
     def report(self) -> InspectionReport:
         """The machine's report as far as a page of the plant needs it."""
@@ -145,6 +152,7 @@ def record_item(record: AuditRecord, folder: Path) -> ReviewItem:
         audit=str(folder.absolute()),
         pictures={str(kind): name for kind, name in record.pictures.items()},
         error=error,
+        error_kind=None if record.error is None else record.error.kind,
     )
 
 

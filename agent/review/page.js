@@ -69,7 +69,8 @@ async function load() {
 
 function setButtons() {
   const open = shown !== null && shown.decision === null;
-  for (const id of ["ok", "ng"]) at(id).disabled = !open || busy;
+  at("ok").disabled = !open || busy || Boolean(shown.unread);
+  at("ng").disabled = !open || busy;
   at("noting").hidden = !open;
   at("skip").disabled = busy || !items.some(isOpen);
   at("undo").disabled = busy || !(done.length || (shown && shown.decision));
@@ -122,7 +123,7 @@ function drawItem() {
     ["Product", shown.product], ["Serial", shown.serial], ["Lot", shown.lot], ["Station", shown.station],
     ["Looks like", kinds], ["Score", score],
     ["Where", shown.regions.map((one) => `${one.id}: ${one.place}`).join(", ")],
-    ["Why", shown.reason], ["Picture", shown.image],
+    ["Why", shown.reason], ["Never OK", shown.unread], ["Picture", shown.image],
   ];
   for (const [name, text] of rows) if (text) facts.append(element("dt", name), element("dd", text));
   at("size").textContent = shown.size_px ? `${shown.size_px[0]} × ${shown.size_px[1]} px` : "";
@@ -196,6 +197,7 @@ async function step(path, told, said) {
 
 function decide(verdict, kind) {
   if (!shown || shown.decision || busy) return;
+  if (verdict === "OK" && shown.unread) return say(`It could not be read, so it cannot be OK. ${shown.unread}`, true);
   const told = {id: shown.id, version: shown.version, verdict, defect_type: kind, note: at("note").value};
   step("decide", told, `${shown.name}: ${verdict}${kind ? ", " + words(kind) : ""}.`);
 }

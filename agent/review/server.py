@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ..errors import FlawscopeError, ReviewConflictError
 from .decisions import make_decision
-from .desk import Outcome, ReviewDesk, Waiting
+from .desk import UNREAD_HINT, Outcome, ReviewDesk, Waiting
 from .items import ReviewItem
 from .pictures import has_map
 
@@ -210,6 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             "types": self.server.types(item.product),
             "reason": item.reason,
             "error": item.error,
+            "unread": UNREAD_HINT if item.unread else None,
         }
 
     def _picture(self, kind: str, name: str) -> None:

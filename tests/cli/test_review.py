@@ -372,6 +372,36 @@ def test_the_walk_through_the_queue(cli: Any, audit: Path, monkeypatch: pytest.M
     assert list(keys) == []
 
 
+@pytest.fixture
+def unread(cli: Any) -> Path:
+    """An audit of one file that is no picture."""
+    (cli.folder / "torn.png").write_bytes(b"no picture")
+    return audited(cli.plant.loaded(home=cli.home), cli.folder / "torn", [cli.folder / "torn.png"])
+
+
+def test_a_picture_that_could_not_be_read_is_never_ok(cli: Any, unread: Path) -> None:
+    (only,) = ids(cli, "-a", unread)
+    cli("review", "decide", only, "OK", "-a", unread).refused(4, "cannot be OK", "Take the picture again")
+    assert " may be: NG, never OK: it could not be read. Take the" in cli("review", "show", only, "-a", unread).out
+    assert not (cli.home / "reviews" / "journal.sqlite").exists()
+    assert cli("review", "decide", only, "NG", "-a", unread, "--by", "Kim").out == f"{only}: NG, decided by Kim\n"
+
+
+def test_the_walk_offers_no_ok_for_a_picture_that_could_not_be_read(
+    cli: Any, unread: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flawscope.commands import review
+
+    keys, answers = iter("on"), iter(["", "no picture"])
+    monkeypatch.setattr(review, "read_key", lambda: next(keys))
+    monkeypatch.setattr(review.typer, "prompt", lambda *given, **more: next(answers))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    seen = cli("review", "-a", unread, "--by", "Kim")
+    assert seen.out.count("[1 left]  N ng   S skip") == 2  # it stays after the O
+    assert "could not be read, so it cannot be OK" in seen.err
+    assert seen.out.endswith("1 decided, 0 left open.\n")
+
+
 @pytest.mark.parametrize("gone", ["products", "reviews"])
 def test_a_home_without_them_has_nothing_to_review(cli: Any, gone: str) -> None:
     shutil.rmtree(cli.home / gone, ignore_errors=True)

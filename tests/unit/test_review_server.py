@@ -221,6 +221,18 @@ def test_refusals_of_a_decision_are_said(server: ReviewServer) -> None:
     assert told(server, "POST", "decide", {**given, "note": 3})[0] == 400
 
 
+def test_a_picture_that_could_not_be_read_is_never_ok(server: ReviewServer, tmp_path: Path) -> None:
+    written(tmp_path / "audit", [made(1, error="input"), made(2, "REVIEW")])
+    torn, fine = told(server, "GET", "queue")[1]["items"]
+    assert "Take the picture again" in told(server, "GET", f"item/{torn['id']}")[1]["unread"]
+    assert told(server, "GET", f"item/{fine['id']}")[1]["unread"] is None
+    status, said = told(server, "POST", "decide", {"id": torn["id"], "version": 0, "verdict": "OK"})
+    assert (status, said["code"]) == (422, "input")
+    assert "could not be read, so it cannot be OK" in said["error"]
+    assert server.desk.journal.entries() == []
+    assert told(server, "POST", "decide", {"id": torn["id"], "version": 0, "verdict": "NG"})[0] == 200
+
+
 def test_a_picture_below_the_working_directory_is_named_from_there(
     server: ReviewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
