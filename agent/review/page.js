@@ -34,6 +34,7 @@ async function ask(path, told) {
 
 const isOpen = (item) => item.decision === null;
 const words = (name) => name.replaceAll("_", " ");
+const toConfirm = () => Boolean(shown && shown.decision && !shown.confirmed_by);
 const inFilter = (item) => filter === "all" || (filter === "open") === isOpen(item);
 
 function summary(item) {
@@ -54,8 +55,8 @@ function drawList() {
     row.append(button);
     return row;
   }));
-  const open = items.filter(isOpen).length;
-  at("progress").textContent = items.length ? `${open} open, ${items.length - open} decided` : "";
+  const open = items.filter(isOpen).length, confirmed = items.filter((item) => item.confirmed_by).length;
+  at("progress").textContent = items.length ? `${open} open, ${items.length - open} decided${confirmed ? `, ${confirmed} of them confirmed` : ""}` : "";
   at("nothing").hidden = rows.length > 0;
   at("nothing").textContent = items.length ? (filter === "open" ? "All decided." : "Nothing here.") : "Nothing waits for a person.";
   document.title = open ? `(${open}) Review · Flawscope` : "Review · Flawscope";
@@ -72,6 +73,8 @@ function setButtons() {
   at("ok").disabled = !open || busy || Boolean(shown.unread);
   at("ng").disabled = !open || busy;
   at("noting").hidden = !open;
+  at("confirming").hidden = !toConfirm();
+  at("confirm").disabled = busy;
   at("skip").disabled = busy || !items.some(isOpen);
   at("undo").disabled = busy || !(done.length || (shown && shown.decision));
   for (const id of ["mark", "zoom"]) at(id).disabled = shown === null;
@@ -189,7 +192,7 @@ async function step(path, told, said) {
       await load();
       await show(told.id);
     }
-    const overtaken = error.status === 409 && shown && shown.decision;
+    const overtaken = path === "decide" && error.status === 409 && shown && shown.decision;
     say(overtaken ? `Somebody was quicker: ${summary(shown)}. Undo takes that back.` : error.message, true);
   }
   setButtons();
@@ -202,11 +205,16 @@ function decide(verdict, kind) {
   step("decide", told, `${shown.name}: ${verdict}${kind ? ", " + words(kind) : ""}.`);
 }
 
+function confirmShown() {
+  if (busy || !toConfirm()) return;
+  step("confirm", {id: shown.id, version: shown.version}, `${shown.name}: ${shown.decision.verdict} confirmed.`);
+}
+
 function undo() {
-  const last = shown && shown.decision ? shown.id : done.pop();
+  const last = shown && shown.decision ? shown.id : done.at(-1);
   const item = items.find((one) => one.id === last);
-  if (!item) return;
-  done.splice(0, done.length, ...done.filter((id) => id !== item.id));
+  if (!item) return done.pop();
+  if (!item.confirmed_by) done.splice(0, done.length, ...done.filter((id) => id !== item.id));
   step("undo", {id: item.id, version: item.version}, `${item.name}: ${item.confirmed_by ? "no longer confirmed" : "open again"}.`);
 }
 
@@ -237,7 +245,7 @@ function toggle(button, on) {
 const pressed = (button) => button.getAttribute("aria-pressed") === "true";
 
 const actions = {
-  o: () => decide("OK", ""), n: openKinds, s: () => { if (!busy) { say(""); next(); } }, u: () => busy || undo(),
+  o: () => decide("OK", ""), n: openKinds, s: () => { if (!busy) { say(""); next(); } }, u: () => busy || undo(), c: confirmShown,
   v: () => { view = view === "overlay" ? "picture" : "overlay"; if (shown) drawPicture(); },
   b: () => { at("boxes").style.display = toggle(at("mark"), !pressed(at("mark"))) ? "" : "none"; },
   z: () => { at("stage").classList.toggle("actual", toggle(at("zoom"), !pressed(at("zoom")))); fit(); },
@@ -274,7 +282,7 @@ document.addEventListener("keydown", (event) => {
     action();
   }
 });
-for (const [id, key] of Object.entries({ok: "o", ng: "n", skip: "s", undo: "u", view: "v", mark: "b", zoom: "z"})) at(id).addEventListener("click", () => actions[key]());
+for (const [id, key] of Object.entries({ok: "o", ng: "n", skip: "s", undo: "u", confirm: "c", view: "v", mark: "b", zoom: "z"})) at(id).addEventListener("click", () => actions[key]());
 at("types").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) decideKind(button.dataset.kind);

@@ -120,6 +120,8 @@ class ReviewServer(ThreadingHTTPServer):
         with self._one_writer:
             if what == "undo":
                 return self.desk.undo(name, self.by, version=version)
+            if what == "confirm":
+                return self.desk.confirm(name, self.by, version=version)
             if what == "decide":
                 verdict, kind, note = (told.get(key) or "" for key in ("verdict", "defect_type", "note"))
                 if not all(isinstance(text, str) for text in (verdict, kind, note)):
@@ -156,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "there is nothing here.")
 
     def do_POST(self) -> None:
-        """A decision, or an undo."""
+        """A decision, a confirmation, or an undo."""
         parts = self._path()
         if parts is None:
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_records import made
 from conftest import Plant
 from fakes import texture, with_scratch, with_square
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
@@ -16,6 +17,7 @@ from review_parts import asking, audited, desk_of
 
 from flawscope.agent.review.pictures import shown_overlay, shown_picture
 from flawscope.agent.review.server import ReviewServer
+from flawscope.audits.record_file import RecordWriter
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
@@ -183,6 +185,69 @@ def test_a_second_tab_cannot_decide_twice(tab: Watched, browser: BrowserContext,
     tab.shot("conflict")
     assert kinds(server) == ["decided"]
     other.page.close()
+
+
+def test_a_decision_is_confirmed_and_both_are_taken_back(tab: Watched, server: ReviewServer) -> None:
+    page = tab.page
+    expect(page.locator("#confirm")).to_be_hidden()
+    page.keyboard.press("c")  # nothing is decided that could be confirmed
+    page.keyboard.press("o")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    page.locator("[data-filter=decided]").click()
+    page.locator("#list button").first.click()
+    expect(page.locator("#name")).to_have_text("square.png")
+    expect(page.locator("#confirm")).to_be_enabled()
+    tab.shot("to-confirm")
+    page.keyboard.press("c")
+    expect(page.locator("#said")).to_have_text("square.png: OK confirmed.")
+    expect(page.locator("#facts")).to_contain_text("OK by Kim, confirmed by Kim")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided, 1 of them confirmed")
+    expect(page.locator("#confirm")).to_be_hidden()
+    assert kinds(server) == ["decided", "confirmed"]
+    page.keyboard.press("u")
+    expect(page.locator("#said")).to_have_text("square.png: no longer confirmed.")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    page.locator("#confirm").click()
+    expect(page.locator("#said")).to_have_text("square.png: OK confirmed.")
+    page.locator("[data-filter=open]").click()
+    page.locator("#list button", has_text="good.png").click()
+    expect(page.locator("#name")).to_have_text("good.png")
+    for told in ("square.png: no longer confirmed.", "square.png: open again."):  # the last, step by step
+        page.locator("#undo").click()
+        expect(page.locator("#said")).to_have_text(told)
+    assert kinds(server) == ["decided", "confirmed", "unconfirmed", "confirmed", "unconfirmed", "undone"]
+    assert tab.complaints == []
+
+
+def test_somebody_else_confirms_where_the_setting_asks_so(tab: Watched, server: ReviewServer) -> None:
+    server.desk._second_person = True
+    tab.page.keyboard.press("o")
+    tab.page.locator("[data-filter=decided]").click()
+    tab.page.locator("#list button", has_text="OK by Kim").click()
+    expect(tab.page.locator("#name")).to_have_text("square.png")
+    tab.page.keyboard.press("c")
+    expect(tab.page.locator("#said")).to_contain_text("may not confirm it too")
+    assert kinds(server) == ["decided"]
+    server.by = "Ada"
+    tab.page.keyboard.press("c")
+    expect(tab.page.locator("#facts")).to_contain_text("OK by Kim, confirmed by Ada")
+
+
+def test_a_picture_that_could_not_be_read_has_no_ok(tab: Watched, server: ReviewServer, tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "audit" / "records.jsonl") as writer:
+        writer.append([made(9, error="input", image="torn.png")])
+    page = tab.page
+    page.reload()
+    page.locator("#list button", has_text="torn.png").click()
+    expect(page.locator("#facts")).to_contain_text("Take the picture again and inspect it")
+    expect(page.locator("#ok")).to_be_disabled()
+    tab.shot("unread")
+    page.keyboard.press("o")
+    expect(page.locator("#said")).to_contain_text("could not be read, so it cannot be OK")
+    assert kinds(server) == []
+    page.locator("#ng").click()
+    page.keyboard.press("Enter")
+    expect(page.locator("#progress")).to_have_text("4 open, 1 decided")
 
 
 def test_names_are_text(tab: Watched) -> None:

@@ -118,6 +118,17 @@ def test_a_decision_and_its_undo(server: ReviewServer) -> None:
     assert told(server, "POST", "undo", {"id": item["id"], "version": 1})[1]["state"] == "open"
 
 
+def test_a_confirmation_and_its_undo(server: ReviewServer) -> None:
+    item = told(server, "GET", "queue")[1]["items"][0]
+    assert told(server, "POST", "confirm", {"id": item["id"], "version": 0})[0] == 422  # nothing is decided
+    told(server, "POST", "decide", {"id": item["id"], "version": 0, "verdict": "OK"})
+    assert told(server, "POST", "confirm", {"id": item["id"], "version": 0})[0] == 409
+    status, outcome = told(server, "POST", "confirm", {"id": item["id"], "version": 1})
+    assert (status, outcome["version"], outcome["state"]) == (200, 2, "confirmed")
+    assert told(server, "GET", f"item/{item['id']}")[1]["confirmed_by"] == "Kim <b>"
+    assert told(server, "POST", "undo", {"id": item["id"], "version": 2})[1]["state"] == "decided"
+
+
 def test_a_second_tab_cannot_decide_twice(server: ReviewServer) -> None:
     item = told(server, "GET", "queue")[1]["items"][0]
     given = {"id": item["id"], "version": 0, "verdict": "OK"}
