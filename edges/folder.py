@@ -30,11 +30,15 @@ class WatchedFolder:
         root: the folder.
         leave_out: a folder below it that is not looked into.
         look_s: look through it this often and do not ask to be told; None asks where that is possible.
+
+    Attributes:
+        links_to_nothing: pictures by their names that are links to no file that can be reached, or not yet.
     """
 
     def __init__(self, root: Path, leave_out: Path, look_s: float | None = None) -> None:
         self.root = Path(os.path.realpath(root))
         self.away = False
+        self.links_to_nothing: set[Path] = set()
         self._leave_out = os.path.realpath(leave_out)
         self._identity = _identity(self.root)
         self._events = Events(self.root) if look_s is None and Events.available() else None
@@ -87,6 +91,7 @@ class WatchedFolder:
             self.away = True
             return
         self.away = False
+        self.links_to_nothing.clear()
         for path, status in self._files(str(self.root)):
             found.add(path)
             self._tell(path, status, settling, now_s)
@@ -105,8 +110,10 @@ class WatchedFolder:
                         yield from self._files(entry.path)
                 elif entry.is_file():
                     yield Path(entry.path), entry.stat()
-            except OSError:  # deleted between the two
-                continue
+                else:
+                    self._note_link(Path(entry.path))
+            except OSError:  # deleted between the two, or a link to itself
+                self._note_link(Path(entry.path))
 
     def _look_at(self, path: Path, settling: Settling, now_s: float) -> None:
         if not self._is_inside(path):
@@ -115,6 +122,7 @@ class WatchedFolder:
             status = path.stat()
         except OSError:
             settling.gone(path)
+            self._note_link(path)
             return
         if path.is_dir():  # made or moved in with files in it; those have no events of their own
             for inner, inner_status in self._files(str(path)) if not path.is_symlink() else ():
@@ -130,11 +138,25 @@ class WatchedFolder:
         hidden = any(part.startswith(".") for part in folders)
         return not hidden and real != self._leave_out and not real.startswith(self._leave_out + os.sep)
 
+    def _note_link(self, path: Path) -> None:
+        if not _is_picture(path) or not path.is_symlink():
+            return
+        try:
+            leads_nowhere = not path.exists()
+        except OSError:  # into a folder that is not ours to read
+            leads_nowhere = True
+        if leads_nowhere:
+            self.links_to_nothing.add(path)
+
     def _tell(self, path: Path, status: os.stat_result, settling: Settling, now_s: float) -> None:
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."):
+        if _is_picture(path):
             settling.saw(path, Signature.of(status), now_s)
         else:
             settling.saw_other(path, Signature.of(status))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -132,6 +132,7 @@ class Watch:
         self._queue: deque[tuple[Arrival, float]] = deque()
         self._deliveries: list[Delivery] = []
         self._away: set[str] = set()
+        self._links_told: set[Path] = set()
         self._notice: Callable[[str], None] = lambda text: None
 
     def run(self, stopped: Callable[[], bool], notice: Callable[[str], None] = lambda text: None) -> None:
@@ -166,11 +167,18 @@ class Watch:
                 for delivery in self._deliveries:
                     delivery.check()
                 folder.look(self._settling)
+                self._tell_links(folder.links_to_nothing)
                 self._queue.extend((arrival, time.monotonic()) for arrival in self._settling.complete(time.monotonic()))
                 if self._queue:
                     self._take(engine, basis, writer, seen)
                 else:
                     folder.wait()
+
+    def _tell_links(self, links: set[Path]) -> None:
+        """Say once of each link that nothing can be inspected; again when its file has come and gone."""
+        for path in sorted(links - self._links_told):
+            self._notice(f"{spelt_out(str(path))} is a link to nothing; it is inspected when its file is there.")
+        self._links_told = set(links)
 
     def _take(self, engine: LocalEngine, basis: Basis, writer: RecordWriter, seen: Seen) -> None:
         """Deal with the first complete picture."""

@@ -353,7 +353,8 @@ def find_examples(defects: Path) -> list[tuple[str, Path]]:
         for folder in sorted(defects.iterdir())
         if folder.is_dir() and folder.name != "good" and not folder.name.startswith(".")
         for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".")
+        if not path.name.startswith(".")
+        if path.is_file() or (path.is_symlink() and not path.exists())  # a link to nothing is said when it is read
     ]
     if not found:
         raise InputError(f"{defects} has no examples.", hint="Give a folder with one subfolder per defect type.")

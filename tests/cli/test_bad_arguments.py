@@ -44,6 +44,16 @@ def _folder(name: str) -> Callable[[Any], object]:
     return lambda cli: (cli.folder / name).mkdir(parents=True)
 
 
+def _links(name: str) -> Callable[[Any], object]:
+    """A folder with a picture and a link to nothing."""
+
+    def make(cli: Any) -> None:
+        _file(f"{name}/a.png", cli.plant.square.read_bytes())(cli)
+        (cli.folder / name / "link.png").symlink_to("gone.png")
+
+    return make
+
+
 def _defects_with_a_corrupt_example(cli: Any) -> None:
     _file("defects/hole/a.png", cli.plant.square.read_bytes())(cli)
     _file("defects/hole/b.png", b"not a picture")(cli)
@@ -94,6 +104,15 @@ CASES: dict[str, Case] = {
     "enrol nothing": Case("enroll new", 2, ("images",)),
     "enrol an empty folder": Case("enroll new none", 4, ("holds no pictures",), prepare=_folder("none")),
     "enrol a missing picture": Case("enroll new {refs} nowhere.png", 4, ("nowhere.png",)),
+    "enrol a link to nothing": Case(
+        "enroll new {refs} link.png", 4, ("link.png", "does not exist"), prepare=_links(".")
+    ),
+    "enrol a folder with a link to nothing": Case(
+        "enroll new {refs} parts", 4, ("parts/link.png", "does not exist"), prepare=_links("parts")
+    ),
+    "defects with a link to nothing": Case(
+        "enroll new {refs} --defects d", 4, ("d/hole/link.png", "does not exist"), prepare=_links("d/hole")
+    ),
     "enrol a corrupt picture": Case("enroll new {refs} bad.png", 4, ("bad.png",), prepare=_file("bad.png")),
     "replace by a corrupt picture": Case(
         "enroll plate {refs} bad.png --replace", 4, ("bad.png",), prepare=_file("bad.png")

@@ -310,6 +310,52 @@ def test_with_the_real_worker_the_records_are_an_audits(
     assert (broken.error.kind, broken.verdict.value) == ("input", "REVIEW")
 
 
+def test_a_link_to_nothing_is_said_once_and_inspected_when_its_file_is_there(
+    here: Path, watching: Callable[..., _Running]
+) -> None:
+    def said(run: _Running) -> list[str]:
+        return [text for text in run.notices if "link to nothing" in text]
+
+    link, circle = here / "in" / "early.png", here / "in" / "circle.png"
+    link.symlink_to(here / "late.png")
+    circle.symlink_to(circle)
+    (here / "in" / "early.txt").symlink_to(here / "late.txt")  # no picture by its name
+    (here / "in" / "plain.png").write_bytes(b"good")
+    run = watching()
+    run.until(1)
+    (here / "in" / "second.png").write_bytes(b"good")  # several looks later
+    run.until(2)
+    assert said(run) == [
+        f"{path.parent.resolve() / path.name} is a link to nothing; it is inspected when its file is there."
+        for path in (circle, link)
+    ]
+    assert _names(here / "out") == ["plain.png", "second.png"]
+    (here / "late.png").write_bytes(b"bad")
+    run.until(3)
+    run.stop()
+    assert run.records[-1].line.image == str(link.parent.resolve() / "early.png")
+    assert run.records[-1].verdict.value == "NG"
+    assert len(said(run)) == 2
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_link_that_breaks_later_is_found(here: Path, told: bool) -> None:
+    root, settling = here / "in", Settling(1.0)
+    (here / "target.png").write_bytes(b"a")
+    (root / "a.png").symlink_to(here / "target.png")
+    folder = WatchedFolder(root, here / "out", look_s=0.05)
+    folder.look(settling)
+    assert folder.links_to_nothing == set()
+    assert [path.name for path in settling.changing] == ["a.png"]
+    (here / "target.png").unlink()
+    if not told:
+        folder._next_look_s = 0.0  # everything is looked at, else what is changing alone
+    folder.look(settling)
+    assert folder.links_to_nothing == {folder.root / "a.png"}
+    assert settling.changing == []
+    folder.close()
+
+
 def test_links_to_folders_are_not_followed_and_a_look_forgets_what_is_gone(here: Path) -> None:
     root = here / "in"
     (root / "a.png").write_bytes(b"a")
