@@ -4,6 +4,7 @@ Everything is set up at the top level: the audit's workers are new processes, wh
 
     hang*.png     never ends             crash*.png    kills the process that looks at it
     once*.png     ... but only once      memory*.png   needs 3 GB         defect*.png   meets a defect of the program
+    *hold.png     never ends until there is a file *hold.png.free; *hold.png.held says which process it is in
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def misbehaving(source: Any, **given: Any) -> Any:
     """``load_image``, with what a picture's name asks for."""
     name = Path(str(source)).name
     if name.startswith("hang"):
+        while True:
+            time.sleep(3600)
+    if name.endswith("hold.png") and not Path(f"{source}.free").exists():
+        Path(f"{source}.held").write_text(f"{os.getpid()}\n")
         while True:
             time.sleep(3600)
     if name.startswith("crash"):

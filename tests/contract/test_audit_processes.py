@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -100,13 +101,13 @@ def test_an_audit_that_is_ended_leaves_no_process_and_no_loss(folder: Path, end:
     while not (records.exists() and records.read_bytes().count(b"\n") == 12):  # the rest waits behind one that hangs
         assert audit.poll() is None
         time.sleep(0.02)
-    children = [int(pid) for pid in Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()]
+    workers = children(audit.pid)
     audit.send_signal(end)
     _, told = audit.communicate(timeout=PATIENCE_S)
     if end == signal.SIGINT:
         assert audit.returncode == 130
         assert told.decode() == "flawscope: interrupted; everything finished so far is kept.\n"
-    while any(alive(pid) for pid in children):  # they die with their parent, the hanging one too
+    while any(alive(pid) for pid in workers):  # they die with their parent, the hanging one too
         time.sleep(0.02)
     assert run(folder, *limits, 15, "--fail-on", "never").returncode == 0
     found = by_name(folder / "out")
@@ -114,6 +115,65 @@ def test_an_audit_that_is_ended_leaves_no_process_and_no_loss(folder: Path, end:
     assert found["hang"].error is not None
     assert found["hang"].error.kind == "timeout"
     assert found["z"].error is None
+
+
+MOMENTS = {
+    "00-hold": "audit",
+    "03-hold": "worker",
+    "04-hold": "worker",
+    "05-hold": "audit",
+    "07-hold": "worker",
+    "09-hold": "audit",
+}
+"""What is killed while a worker looks at this picture and all before it are recorded; the others wait behind it."""
+
+
+def test_six_kills_of_audits_and_workers_lose_and_double_nothing(folder: Path) -> None:
+    names = sorted([*MOMENTS, "01", "02", "06", "08"])
+    save(folder, *(f"{name}.png" for name in names))
+    records, options = folder / "out" / "records.jsonl", ("--out", "out", "--workers", 2, "--timeout", 2 * PATIENCE_S)
+    seen, before, audit = set[int](), b"", None
+    for name, victim in MOMENTS.items():
+        audit = audit or subprocess.Popen(command(*options), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        holder = held(folder / "parts" / f"{name}.png.held", audit, records, names.index(name))
+        seen |= children(audit.pid)
+        now = records.read_bytes() if records.exists() else b""
+        assert now.startswith(before)  # what was recorded stays
+        before = now
+        (folder / "parts" / f"{name}.png.free").touch()
+        os.kill(holder if victim == "worker" else audit.pid, signal.SIGKILL)
+        if victim == "audit":
+            audit.communicate(timeout=PATIENCE_S)
+            audit = None
+            while any(alive(pid) for pid in seen):
+                time.sleep(0.02)
+    assert run(folder, *options).returncode == 0
+    assert records.read_bytes().startswith(before)
+    run(folder, "--out", "whole", "--workers", 1)
+    found = list(read_records(folder / "out"))
+    assert [record.comparable() for record in found] == [
+        record.comparable() for record in read_records(folder / "whole")
+    ]
+    assert [Path(record.line.image).stem for record in found] == names
+    assert {record.verdict.value for record in found} == {"OK"}
+    assert not (folder / "out" / "superseded.jsonl").exists()
+    assert len(seen) > len(MOMENTS)
+
+
+def held(told: Path, audit: subprocess.Popen[bytes], records: Path, count: int) -> int:
+    """The worker of this audit that a picture holds, once so many records are written."""
+    while True:
+        assert audit.poll() is None
+        said = told.read_text() if told.exists() else ""
+        done = records.read_bytes().count(b"\n") if records.exists() else 0
+        assert done <= count  # nothing passes a picture that is not done
+        if said.endswith("\n") and int(said) in children(audit.pid) and done == count:
+            return int(said)
+        time.sleep(0.02)
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def alive(pid: int) -> bool:
