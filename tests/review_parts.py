@@ -10,6 +10,7 @@ from typing import Any
 from fakes import FunctionReasoner
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from flawscope.agent.checkpoints import open_checkpointer
 from flawscope.agent.inspector import Inspector
 from flawscope.agent.reasoner import DraftReport, ReasonerReply
 from flawscope.agent.review.desk import ReviewDesk
@@ -63,7 +64,21 @@ def undecided(evidence: Any = None) -> ReasonerReply:
 @contextmanager
 def asking(loaded: LoadedSettings, database: Path) -> Iterator[tuple[Inspector, GraphThreads]]:
     """An inspector that asks about every part, on a database of its own."""
-    with SqliteSaver.from_conn_string(str(database)) as saver, Inspector(loaded, checkpointer=saver) as inspector:
+    with SqliteSaver.from_conn_string(str(database)) as saver, asking_with(loaded, saver) as found:
+        yield found
+
+
+@contextmanager
+def asking_at(loaded: LoadedSettings, url: str) -> Iterator[tuple[Inspector, GraphThreads]]:
+    """The same on checkpoints at an address, such as a PostgreSQL server's."""
+    with open_checkpointer(url) as saver, asking_with(loaded, saver) as found:
+        yield found
+
+
+@contextmanager
+def asking_with(loaded: LoadedSettings, saver: Any) -> Iterator[tuple[Inspector, GraphThreads]]:
+    """The same on any checkpointer."""
+    with Inspector(loaded, checkpointer=saver) as inspector:
         inspector.deps.__dict__["reasoner"] = FunctionReasoner(undecided)
         yield inspector, GraphThreads(inspector.graph, saver)
 

@@ -284,6 +284,26 @@ def test_parts_that_wait_are_listed_before_those_that_are_booked(
         assert capsys.readouterr().out.splitlines() == listed
 
 
+@pytest.mark.usefixtures("plant_home")
+def test_parts_that_wait_are_listed_from_postgresql_by_whoever_asks(plant: Plant, postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE waiting")
+    url = postgres.replace("postgresql://", "postgresql+psycopg://").replace("/postgres", "/waiting")
+    with mes.open_workflow(url, url) as workflow:
+        assert mes.waiting(workflow) == []
+        for serial, picture in {"SN-2": plant.square, "SN-1": plant.square, "SN-0": plant.new_good}.items():
+            mes.take_in(workflow, serial, picture, "plate")
+    for serial, left in (("SN-2", ["SN-1"]), ("SN-1", [])):
+        with mes.open_workflow(url, url) as workflow:  # another process, another connection
+            found = {question["serial"]: question for question in mes.waiting(workflow)}
+            assert list(found) == sorted([serial, *left])  # the booked good part asks nothing
+            assert (found[serial]["verdict"], found[serial]["proposed"]) == ("NG", "scrap")
+            row = mes.answer_for(workflow, serial, ANSWER)["row"]
+            assert row is not None
+            assert (row["disposition"], row["decided_by"]) == ("scrap", "Kim")
+            assert [question["serial"] for question in mes.waiting(workflow)] == left
+
+
 def test_without_sqlalchemy_the_script_says_what_to_install() -> None:
     script = Path(mes_workflow.__file__)
     code = f"import runpy, sys; sys.modules['sqlalchemy'] = None; sys.path.insert(0, {str(script.parent)!r});"
