@@ -9,9 +9,10 @@ is a tool error of one line. Needs the extra ``mcp``: importing this module with
 
 from __future__ import annotations
 
+import hmac
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from importlib.metadata import version
 from inspect import signature
@@ -102,15 +103,36 @@ def serve_stdio(server: Any) -> None:
     server.run("stdio")
 
 
-def serve_http(server: Any, port: int) -> None:
+class _TokenAsked:
+    """Lets a request through to an ASGI application that brings ``Authorization: Bearer TOKEN``."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self._app, self._token = app, token.encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        if scope["type"] == "lifespan" or self._brings_it(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"www-authenticate", b"Bearer"), (b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        await send({"type": "http.response.body", "body": b"this server asks for a bearer token.\n"})
+
+    def _brings_it(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        given = next((value for name, value in headers if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def serve_http(server: Any, port: int, token: str | None = None) -> None:
     """Serve streamable HTTP at ``http://127.0.0.1:PORT/mcp`` until stopped; the address is told on standard error.
 
     Only programs of this machine reach it, and pages in its browsers do not: hosts and origins other than this machine
-    are refused.
+    are refused. Where not every user of the machine may ask, a token is needed.
 
     Args:
         server: of ``build_mcp_server``.
         port: 0 for any free one.
+        token: that each request must bring; None asks for none.
 
     Raises:
         ConfigError: the port is taken.
@@ -123,7 +145,10 @@ def serve_http(server: Any, port: int) -> None:
             listening.bind((LOOPBACK, port))
         except OSError as error:
             raise ConfigError(f"port {port} cannot be used: {error.strerror}.", hint="Name another: --port") from error
-        sys.stderr.write(f"flawscope: MCP at http://{LOOPBACK}:{listening.getsockname()[1]}/mcp\n")
+        asks = "" if token is None else ", for clients with the token"
+        sys.stderr.write(f"flawscope: MCP at http://{LOOPBACK}:{listening.getsockname()[1]}/mcp{asks}\n")
         sys.stderr.flush()
         app = server.streamable_http_app(host=LOOPBACK)
+        if token is not None:
+            app = _TokenAsked(app, token)
         uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(sockets=[listening])

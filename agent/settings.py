@@ -23,7 +23,7 @@ PROFILES = Path(__file__).parent / "profiles"
 ENV_PREFIX = "FLAWSCOPE_"
 SHARED_ENV = {"MILVUS_URI": "milvus_uri", "MILVUS_TOKEN": "milvus_token"}
 """Names that other programs use for the same; FLAWSCOPE_* overrides them."""
-SECRETS = frozenset({"llm_api_key", "milvus_token", "mqtt_password", "webhook_key"})
+SECRETS = frozenset({"llm_api_key", "mcp_token", "milvus_token", "mqtt_password", "webhook_key"})
 """Taken from the environment (or a caller) only; pydantic masks them wherever settings are shown or recorded."""
 
 
@@ -149,6 +149,9 @@ class Settings(BaseModel):
     llm_retries: int = Field(3, ge=0, le=10, description="how often such a question is asked again after a failure")
     llm_concurrency: int = Field(4, ge=1, le=64, description="questions that the server gets at the same time")
 
+    mcp_token: SecretStr | None = Field(
+        None, description="what `mcp --http` asks its clients for, 16 characters or more: environment only, never shown"
+    )
     mqtt_user: str | None = Field(None, description="who `watch` is to an MQTT broker, if it asks")
     mqtt_password: SecretStr | None = Field(
         None, description="that user's password, if the broker wants one: environment only, never shown"
@@ -170,6 +173,13 @@ class Settings(BaseModel):
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
             raise ValueError("it must be printable ASCII without blanks")
+        return value
+
+    @field_validator("mcp_token")
+    @classmethod
+    def _cannot_be_guessed(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
+            raise ValueError("it must be 16 characters of printable ASCII or more, without blanks")
         return value
 
 

@@ -32,6 +32,7 @@ def mcp(
     with Inspector(loaded, references=expand(reference or [])) as inspector:
         server = build_mcp_server(inspector, root)
         if http:
-            serve_http(server, port)
+            token = loaded.settings.mcp_token
+            serve_http(server, port, None if token is None else token.get_secret_value())
         else:
             serve_stdio(server)

@@ -12,14 +12,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from conftest import Plant
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from flawscope.agent.errors import ConfigError, InputError
@@ -33,6 +36,7 @@ from flawscope.tools.control_plan.store import PlanStore
 CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 PLAN = "products:\n  - product: plate\n    severity: 9\n"
 LONGEST_CALL_S = 240.0
+TOKEN = "f0e1d2c3b4a5968778695a4b3c2d1e0f"
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,29 @@ def line(plant: Plant, tmp_path_factory: pytest.TempPathFactory) -> Line:
     return Line(folder / "root", folder / "secret.png", {**environ, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]})
 
 
-@pytest.fixture(scope="module")
-def address(line: Line) -> Iterator[str]:
-    """Of a server that speaks HTTP; it ends by the signal that a service manager sends."""
+@contextmanager
+def serving(line: Line, environ: dict[str, str], more: str = "") -> Iterator[str]:
+    """The address of a server that speaks HTTP; it ends by the signal that a service manager sends."""
     command = line.command("--http", "--port", "0")
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=line.environ)
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
     assert server.stderr is not None
     said = server.stderr.readline()
-    found = re.fullmatch(r"flawscope: MCP at (http://127\.0\.0\.1:\d+/mcp)\n", said)
+    found = re.fullmatch(rf"flawscope: MCP at (http://127\.0\.0\.1:\d+/mcp){more}\n", said)
     assert found is not None, said + server.stderr.read()
-    yield found[1]
-    server.send_signal(signal.SIGTERM)
-    rest = server.communicate(timeout=60)[1]
+    try:
+        yield found[1]
+    finally:
+        server.send_signal(signal.SIGTERM)
+        rest = server.communicate(timeout=60)[1]
     assert "Traceback" not in rest
+    assert TOKEN not in said + rest
+
+
+@pytest.fixture(scope="module")
+def address(line: Line) -> Iterator[str]:
+    """Of a server that asks for no token."""
+    with serving(line, line.environ) as found:
+        yield found
 
 
 @pytest.fixture(params=["stdio", "http"])
@@ -246,6 +260,33 @@ def test_pages_of_other_hosts_are_refused(address: str) -> None:
         assert answer.status_code in (403, 421)
 
 
+def test_who_has_not_the_token_is_refused(line: Line) -> None:
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    accepts = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    wrong = [None, "", "Bearer", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer \xe4"]
+
+    async def with_token(address: str) -> set[str]:
+        async with (
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http,
+            Client(streamable_http_client(address, http_client=http)) as client,
+        ):
+            return {tool.name for tool in (await client.list_tools()).tools}
+
+    environ = {**line.environ, "FLAWSCOPE_MCP_TOKEN": TOKEN}
+    with serving(line, environ, ", for clients with the token") as address:
+        for given in wrong:
+            headers = {name.encode(): value.encode("latin-1") for name, value in accepts.items()}
+            if given is not None:
+                headers[b"authorization"] = given.encode("latin-1")
+            answer = httpx.post(address, json=asked, headers=headers)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+            assert TOKEN not in answer.text
+        assert "inspect" in asyncio.run(with_token(address))
+        for header in ({"host": "evil.example"}, {"origin": "http://evil.example"}):  # it does not open these
+            bearer = {"authorization": f"Bearer {TOKEN}"}
+            assert httpx.post(address, json=asked, headers={**accepts, **header, **bearer}).status_code in (403, 421)
+
+
 def test_what_the_command_refuses(line: Line, address: str) -> None:
     def refused(*arguments: str) -> str:
         command = [sys.executable, str(CLI), "mcp", *arguments]
@@ -257,6 +298,7 @@ def test_what_the_command_refuses(line: Line, address: str) -> None:
     port = address.rpartition(":")[2].removesuffix("/mcp")
     assert "--root" in refused()
     assert "is no folder" in refused("--root", str(line.root / "nowhere"))
+    assert "--host" in refused("--root", str(line.root), "--http", "--host", "0.0.0.0")  # there is none but loopback
     assert f"port {port} cannot be used" in refused("--root", str(line.root), "--http", "--port", port)
 
 

@@ -129,6 +129,23 @@ def test_what_is_no_plain_address_is_refused_without_repeating_it(uri: str) -> N
     assert "hush" not in str(raised.value)
 
 
+@pytest.mark.parametrize("token", ["", "hush", "hush" * 3 + "hus", "hush hush hush hush", "hush" * 4 + "\u00e4"])
+def test_a_token_of_the_mcp_server_that_could_be_guessed_is_refused(token: str) -> None:
+    if not token:  # as good as not set
+        assert load_settings(environ={"FLAWSCOPE_MCP_TOKEN": token}).settings.mcp_token is None
+        return
+    with pytest.raises(ConfigError, match="16 characters") as raised:
+        load_settings(environ={"FLAWSCOPE_MCP_TOKEN": token})
+    assert "hush" not in str(raised.value)
+
+
+def test_a_token_of_the_mcp_server_is_never_shown() -> None:
+    loaded = load_settings(environ={"FLAWSCOPE_MCP_TOKEN": "hush" * 4})
+    assert loaded.settings.mcp_token is not None
+    shown = [*map(str, describe_settings(loaded)), repr(loaded), loaded.model_dump_json()]
+    assert not any("hush" in text for text in shown)
+
+
 def test_a_token_must_not_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "site.toml"
     file.write_text("milvus_token = 'hush'\n")
