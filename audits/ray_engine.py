@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..agent.errors import MissingExtraError
+from ..agent.errors import BackendError, MissingExtraError
 from .local import Limits, LocalEngine
 from .worker import Basis, Done, InspectWorker
 from .worklist import Job
@@ -39,6 +39,24 @@ class InspectActor:
         return {"index": list(batch["index"]), "done": [pickle.dumps(done[index]) for index, _, _ in tasks]}
 
 
+def _start(ray: Any) -> None:
+    """Start Ray or join a cluster. Seen once after an audit of 10,000: its server did not answer in time; a second try
+    costs seconds where giving up costs the run.
+    """
+    for further in (True, False):
+        try:
+            ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+        except (RuntimeError, ConnectionError, ValueError) as error:
+            ray.shutdown()  # what did start
+            if further:
+                continue
+            told = " ".join(str(error).split())
+            raise BackendError(
+                f"Ray does not start: {told[:500]}", hint="Try again, check RAY_ADDRESS, or leave out --engine ray."
+            ) from error
+        return
+
+
 def run_on_ray(
     worker: InspectWorker,
     workers: int,
@@ -50,6 +68,7 @@ def run_on_ray(
 
     Raises:
         MissingExtraError: Ray is not installed.
+        BackendError: it does not start, or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     try:
@@ -61,7 +80,7 @@ def run_on_ray(
         return
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+        _start(ray)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

@@ -141,7 +141,9 @@ def run_audit(
                     inspector.deps.backbone,
                 )
             make_pictures(product, work / "pictures", images)
-            result.rows.append(_row(loaded, product.name, work, images, tell))
+            row = _row(loaded, product.name, work, images, tell)
+            result.rows.append(row)
+            tell(f"{row.product}: {row.audit:.1f} pictures a second, {row.alone:.1f} of the backbone alone")
             if number == 0:
                 tell(f"{product.name}: one worker, two, shards")
                 result.same = _sameness(loaded, product.name, work, ray)

@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import ray
 from fakes import enlarged, texture, with_square
 from PIL import Image
 
+from flawscope.agent.errors import BackendError
+from flawscope.audits import ray_engine
 from flawscope.audits.record_file import read_records
 
 TESTS = Path(__file__).parents[1]
@@ -48,3 +52,22 @@ def test_ray_gives_the_same_records_and_a_crash_costs_one_picture(plant: Any, tm
     assert len(local) == len(names)
     assert ray == local
     assert [record["line"]["number"] for record in ray if record["error"]] == [19]
+
+
+def test_a_server_that_is_late_is_asked_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Exception | None] = []
+
+    def init(**options: Any) -> None:
+        if failure := answers.pop(0):
+            raise failure
+
+    monkeypatch.setattr(ray, "init", init)
+    late = RuntimeError("Timed out waiting for file\n/tmp/port")
+    answers[:] = [late, None]
+    ray_engine._start(ray)
+    assert answers == []
+    answers[:] = [late, late]
+    with pytest.raises(BackendError, match="Ray does not start: Timed out waiting for file /tmp/port") as told:
+        ray_engine._start(ray)
+    assert told.value.exit_code == 7
+    assert answers == []
