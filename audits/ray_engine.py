@@ -40,8 +40,9 @@ class InspectActor:
 
 
 def _start(ray: Any) -> None:
-    """Start Ray or join a cluster. Seen once after an audit of 10,000: its server did not answer in time; a second try
-    costs seconds where giving up costs the run.
+    """Start Ray or join a cluster.
+
+    Its server was once too late after an audit of 10,000: a second try costs seconds, giving up costs the run.
     """
     for further in (True, False):
         try:
