@@ -42,12 +42,13 @@ class InspectActor:
 def _start(ray: Any) -> None:
     """Start Ray or join a cluster.
 
-    Its server was once too late after an audit of 10,000: a second try costs seconds, giving up costs the run.
+    Read from a cold disk its servers take longer than it waits for them; what did not start in time the first time
+    starts the second, and giving up would cost an audit.
     """
     for further in (True, False):
         try:
             ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
-        except (RuntimeError, ConnectionError, ValueError) as error:
+        except Exception as error:  # Ray raises bare ones
             ray.shutdown()  # what did start
             if further:
                 continue
@@ -72,6 +73,7 @@ def run_on_ray(
         BackendError: it does not start, or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")  # 30 of its own
     try:
         import ray
         import ray.data
