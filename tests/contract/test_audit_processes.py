@@ -131,7 +131,7 @@ MOMENTS = {
 def test_six_kills_of_audits_and_workers_lose_and_double_nothing(folder: Path) -> None:
     names = sorted([*MOMENTS, "01", "02", "06", "08"])
     save(folder, *(f"{name}.png" for name in names))
-    records, options = folder / "out" / "records.jsonl", ("--out", "out", "--workers", 2, "--timeout", 2 * PATIENCE_S)
+    records, options = folder / "out" / "records.jsonl", ("--out", "out", "--workers", 2, "--timeout", 36_000)
     seen, before, audit = set[int](), b"", None
     for name, victim in MOMENTS.items():
         audit = audit or subprocess.Popen(command(*options), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
