@@ -113,6 +113,8 @@ class _TokenAsked:
         if scope["type"] == "lifespan" or self._brings_it(scope["headers"]):
             await self._app(scope, receive, send)
             return
+        while (await receive()).get("more_body"):  # an answer before the request's end would break the connection off
+            pass
         headers = [(b"www-authenticate", b"Bearer"), (b"content-type", b"text/plain; charset=utf-8")]
         await send({"type": "http.response.start", "status": 401, "headers": headers})
         await send({"type": "http.response.body", "body": b"this server asks for a bearer token.\n"})

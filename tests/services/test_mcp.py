@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -267,8 +269,8 @@ def test_who_has_not_the_token_is_refused(line: Line) -> None:
 
     async def with_token(address: str) -> set[str]:
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http,
-            Client(streamable_http_client(address, http_client=http)) as client,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as own,
+            Client(streamable_http_client(address, http_client=own)) as client,
         ):
             return {tool.name for tool in (await client.list_tools()).tools}
 
@@ -281,6 +283,16 @@ def test_who_has_not_the_token_is_refused(line: Line) -> None:
             answer = httpx.post(address, json=asked, headers=headers, timeout=LONGEST_CALL_S)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert TOKEN not in answer.text
+        kept = http.client.HTTPConnection(address.split("/")[2], timeout=LONGEST_CALL_S)
+        for _ in range(2):  # a request that comes in pieces is refused too, and its connection goes on
+            kept.putrequest("POST", "/mcp")
+            kept.putheader("Content-Length", "10")
+            kept.endheaders()
+            assert not select.select([kept.sock], [], [], 0.5)[0]
+            kept.send(b"0123456789")
+            refused = kept.getresponse()
+            assert (refused.status, refused.read()) == (401, b"this server asks for a bearer token.\n")
+        kept.close()
         assert "inspect" in asyncio.run(with_token(address))
         for header in ({"host": "evil.example"}, {"origin": "http://evil.example"}):  # it does not open these
             bearer = {"authorization": f"Bearer {TOKEN}"}
