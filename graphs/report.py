@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ..agent.claim_checks import DECIDING_FIELDS
 from ..agent.reasoner.evidence import words
 from ..agent.schemas import (
     Claim,
@@ -23,6 +24,7 @@ from ..prompts import load_prompts
 from ..tools.ad_expert.zero_shot import describe_anchors
 from .evidence import defect_type, person_evidence
 from .planned import failed_checks, planned_action
+from .routing import left_open
 from .state import InspectionState
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ NO_REFERENCES = (
     "(flawscope enroll PRODUCT good/*.jpg) or give references (--reference good.jpg); judging without references is "
     "for the CLIP profiles."
 )
+IN_DOUBT = "not surely enough to stand, and nothing settled it in time"
 CONSTANT = "The picture is one flat colour, so nothing can be inspected. Take it again."
 
 
@@ -52,6 +55,9 @@ def compose_report(state: InspectionState, deps: InspectionDeps) -> InspectionRe
         reason = " ".join([reason, "The verifier refused the draft: " + "; ".join(state["problems"]) + "."]).strip()
     elif state.get("problems") and verdict is Verdict.REVIEW and not reason:
         reason = "; ".join(state["problems"])
+    elif left_open(state, deps.settings):
+        draft = {**draft, "action": "", "claims": [c for c in draft["claims"] if c["field"] not in DECIDING_FIELDS]}
+        verdict, reason = Verdict.REVIEW, f"{verdict} was answered, but {IN_DOUBT}."
     evidence = dict(state.get("evidence", {}))
     human, said, claims = state.get("human"), draft, list(draft.get("claims", []))
     if human:

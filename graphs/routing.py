@@ -55,6 +55,17 @@ def doubtful(state: InspectionState, settings: Settings) -> bool:
     return unsure or bool(state.get("fatal")) or bool(contradicting(state))
 
 
+def left_open(state: InspectionState, settings: Settings) -> bool:
+    """Whether a verdict is still there that is in doubt once nothing more is done about it.
+
+    The last round settles such a verdict, but that it is the last one may be known too late: the time can end between
+    the answer and what follows it, in a run that was taken up again above all; and a reasoner may not settle.
+    """
+    if state.get("error") or state.get("decision", {}).get("probability") is None:
+        return False  # the verifier refuses a verdict without a calibrated score
+    return state.get("draft", {}).get("verdict") in ("OK", "NG") and doubtful(state, settings)
+
+
 def next_action(state: InspectionState, settings: Settings, available: frozenset[str]) -> Action | None:
     """The next action that can add evidence, or None.
 
@@ -93,5 +104,5 @@ def route(state: InspectionState, settings: Settings, available: frozenset[str])
     action = next_action(state, settings, available)
     if action is not None:
         return action
-    undecided = state.get("draft", {}).get("verdict") == "REVIEW"
+    undecided = state.get("draft", {}).get("verdict") == "REVIEW" or left_open(state, settings)
     return "human" if undecided and settings.ask_human else "report"

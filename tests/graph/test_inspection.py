@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Plant
 from fakes import FunctionReasoner
+from langgraph.checkpoint.memory import InMemorySaver
 
 from flawscope.agent.inspector import InspectionDeps, Inspector
 from flawscope.agent.reasoner import DraftReport, EvidenceBundle, ReasonerReply
@@ -203,6 +204,39 @@ def test_no_action_starts_after_the_time_budget(plant: Plant, monkeypatch: pytes
     monkeypatch.setitem(views.VIEWS, "zoom", slow)
     steps, _ = run(scripted(plant, doubting(1.0), time_budget_s=30.0), plant.square)
     assert steps[3:] == [*ROUND, "zoom", *ROUND, "report"]
+
+
+@pytest.mark.parametrize("ask_human", [False, True])
+def test_a_verdict_in_doubt_does_not_stand_because_time_ran_out_before_it_was_settled(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, ask_human: bool
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(routing.time, "time", lambda: now[0])
+    monkeypatch.setattr(nodes.time, "time", lambda: now[0])
+    check = nodes.verify
+
+    def slow(*args: Any) -> Any:
+        now[0] += 31.0
+        return check(*args)
+
+    monkeypatch.setattr(nodes, "verify", slow)
+
+    class Undecided(EvidenceReasoner):
+        def reason(self, evidence: EvidenceBundle, images: Any, schema: Any) -> ReasonerReply:
+            return super().reason(replace(evidence, probability=0.5), images, schema)
+
+    deps = scripted(plant, Undecided(), time_budget_s=30.0, ask_human=ask_human)
+    if ask_human:
+        graph, config = build_inspection_graph(deps, InMemorySaver()), {"configurable": {"thread_id": "t"}}
+        state = graph.invoke({"image": str(plant.square), "product": "plate"}, config)  # type: ignore[call-overload]
+        assert "__interrupt__" in state
+        return
+    steps, report = run(deps, plant.square)
+    assert steps[3:] == [*ROUND, "report"]
+    assert report.verdict is Verdict.REVIEW
+    assert "NG was answered, but" in report.verdict_reason
+    assert report.action == ""
+    assert not [claim for claim in report.claims if claim.field in ("verdict", "action")]
 
 
 def test_all_four_actions_fit_under_the_recursion_limit_of_a_parent(
