@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,6 +23,11 @@ MAX_PIXELS = 1_003_520
 """Of a picture that is sent: 1280 places of 28 x 28 px, as a model in this process sees it."""
 LETTER_TOKENS = 8
 """Enough for "The correct answer is B."; a letter alone takes one."""
+LETTERS_A_TOKEN = 32
+"""A longer answer for each token that was asked for is cut: whoever sends it keeps to no limit, and it would be read
+for as long as it is."""
+COUNTS = re.compile(r"[a-z_]{1,40}_tokens")
+"""What of a server's counts is taken over; ``left_out`` and others have a meaning of their own here."""
 
 
 class ServedModel:
@@ -89,7 +95,7 @@ class ServedModel:
         asked, options = self._question(messages, max_tokens, temperature, seed)
         options["on_text"] = on_text
         if schema is None:
-            return _generated(self._client.complete(asked, **options), {"form": "text"})
+            return _generated(self._client.complete(asked, **options), {"form": "text"}, max_tokens)
         can = self.capabilities
         form = self._forms.get(schema.__name__, can.form)
         if form != "text" and can.form_scores is None:
@@ -97,7 +103,7 @@ class ServedModel:
         reply, form = complete_in_form(self._client, asked, schema, form, **options)
         self._forms[schema.__name__] = form
         scores = {} if form == "text" or reply.logprobs is None else {"scores": can.form_scores}
-        return _generated(reply, {"form": form, **scores})
+        return _generated(reply, {"form": form, **scores}, max_tokens)
 
     def takes_tools(self) -> bool:
         """Whether the server hands tools on and calls back in the protocol's own way; see `CallsTools`."""
@@ -119,7 +125,7 @@ class ServedModel:
         except EndpointError as error:
             self._refuses_tools = error.status in UNSUPPORTED
             raise
-        return _generated(reply, {"form": "text"})
+        return _generated(reply, {"form": "text"}, max_tokens)
 
     def choose(self, messages: Sequence[Message], letters: Sequence[str]) -> LetterAnswer:
         """Answer with a letter; see `VisionLanguageModel.choose` and `reported.letter_answer`.
@@ -130,8 +136,8 @@ class ServedModel:
         asked, options = self._question(messages, LETTER_TOKENS, 0.0, 0)
         reply = self._client.complete(asked, **options)
         tokens = token_scores(reply.logprobs)
-        usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries}
-        return letter_answer(reply.text, tokens, letters, usage)
+        usage = {**_counts(reply.usage), **reported_k(tokens), "tries": reply.tries}
+        return letter_answer(reply.text[: LETTERS_A_TOKEN * LETTER_TOKENS], tokens, letters, usage)
 
     def _question(
         self, messages: Sequence[Message], max_tokens: int, temperature: float, seed: int
@@ -148,8 +154,14 @@ class ServedModel:
         return outgoing(messages, self._max_pixels), options
 
 
-def _generated(reply: ChatReply, how: dict[str, Any]) -> Generated:
+def _generated(reply: ChatReply, how: dict[str, Any], max_tokens: int) -> Generated:
     tokens = token_scores(reply.logprobs)
-    usage = {**reply.usage, **reported_k(tokens), "tries": reply.tries, **how}
+    usage = {**_counts(reply.usage), **reported_k(tokens), "tries": reply.tries, **how}
     calls = tuple(called(call.name, call.arguments, call.id) for call in reply.calls)
-    return Generated(reply.text, tokens, "length" if reply.was_cut else "stop", usage, calls=calls)
+    text = reply.text[: LETTERS_A_TOKEN * max_tokens]
+    cut = reply.was_cut or len(text) < len(reply.text)
+    return Generated(text, tokens, "length" if cut else "stop", usage, calls=calls)
+
+
+def _counts(usage: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in usage.items() if COUNTS.fullmatch(name)}

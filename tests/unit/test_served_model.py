@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from chat_engine import Engine
-from chat_server import ChatServer, answers, chat_server, refuses
+from chat_engine import Engine, examined
+from chat_server import ChatServer, answers, chat_server, completion, raw, refuses
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -20,7 +21,7 @@ from flawscope.agent.settings import load_settings
 from flawscope.agent.vision_language import Message, Picture, Slot
 from flawscope.agent.vision_language.loading import load_model
 from flawscope.agent.vision_language.outgoing import plain
-from flawscope.agent.vision_language.served import ServedModel
+from flawscope.agent.vision_language.served import LETTER_TOKENS, LETTERS_A_TOKEN, ServedModel
 
 RED = np.full((20, 40, 3), (220, 30, 30), np.uint8)
 ASKED = (Message("user", ("Is there a defect? A: yes, B: no",)),)
@@ -114,6 +115,23 @@ def test_scores_say_that_they_come_from_a_few_tokens(model: ServedModel, server:
     (token,) = model.generate(ASKED).tokens or ()
     assert (token.text, token.whole, token.entropy) == ("OK", False, pytest.approx(1.5 * math.log(2)))
     assert model.generate(ASKED).usage["top_logprobs"] == 2
+
+
+def test_what_a_server_counts_cannot_pass_for_what_is_said_here(model: ServedModel, server: ChatServer) -> None:
+    strange = {"left_out": 5, "scores": 3, "repaired": 1, "prompt_tokens": 7, "\ud800_tokens": 2}
+    said = raw(json.dumps(completion("fine") | {"usage": strange}).encode())
+    server.will(examined(Engine("fine"), said))
+    for found in (model.generate(ASKED), model.choose(ASKED, ("A", "B"))):
+        assert found.usage["prompt_tokens"] == 7
+        assert not {*strange, "total"} & {*found.usage} - {"prompt_tokens"}
+
+
+def test_an_answer_beyond_all_measure_is_cut(model: ServedModel, server: ChatServer) -> None:
+    server.will(examined(Engine("fine"), answers("[" * 1_000_000)))
+    found = model.generate(ASKED, max_tokens=16)
+    assert (len(found.text), found.finish_reason) == (16 * LETTERS_A_TOKEN, "length")
+    server.will(examined(Engine("fine"), answers("answer" + " " * 1_000_000 + "!")))
+    assert len(model.choose(ASKED, ("A", "B")).reply) <= LETTER_TOKENS * LETTERS_A_TOKEN
 
 
 def test_what_scores_under_a_schema_are_is_said(model: ServedModel, server: ChatServer) -> None:
