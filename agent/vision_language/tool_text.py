@@ -9,6 +9,7 @@ for tools write of their own accord: ``<tool_call>{"name": …, "arguments": …
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def called(name: str, arguments: str | Mapping[str, Any], call_id: str = "") -> 
         if len(arguments) > MAX_ARGUMENTS:
             return ToolCall(name, {}, call_id, f"the arguments are longer than {MAX_ARGUMENTS} letters")
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = _sendable(json.loads(arguments or "{}"))
         except (ValueError, RecursionError):
             return ToolCall(name, {}, call_id, "the arguments are no JSON")
     if not isinstance(arguments, dict):
@@ -139,9 +140,23 @@ def _call(value: Any) -> list[ToolCall]:
 def _json(text: str) -> Any:
     """A JSON value that a text begins with; None for none."""
     try:
-        return json.JSONDecoder().raw_decode(text.strip())[0]
+        return _sendable(json.JSONDecoder().raw_decode(text.strip())[0])
     except (ValueError, RecursionError):
         return None
+
+
+def _sendable(value: Any) -> Any:
+    """A JSON value that can be sent and kept: a half of a surrogate pair, which JSON can write, becomes ``?``.
+
+    Numbers that JSON cannot write, such as NaN, become None.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_sendable(one) for one in value]
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _compact(value: Any) -> str:

@@ -13,6 +13,7 @@ from flawscope.agent.vision_language.tool_text import (
     ToolCall,
     ToolDescription,
     call_text,
+    called,
     parse_tool_calls,
     tool_instructions,
 )
@@ -83,3 +84,23 @@ def test_a_tool_is_a_line() -> None:
     told = tool_instructions([ToolDescription("zoom", "Look\n again.", {"type": "object"})])
     assert told.splitlines()[1] == '- zoom: Look again. Arguments: {"type":"object"}'
     assert tool_instructions([], forced=True).startswith("Use one of these tools")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tool": "zo\\ud800", "arguments": {"x": "\\udfff", "\\ud800": [NaN, {"y": "\\ud83d"}]}}',
+        '<tool_call>{"name": "zo\\ud800", "arguments": "{\\"x\\": \\"\\\\ud800\\"}"}</tool_call>',
+    ],
+)
+def test_half_a_letter_in_a_call_can_be_sent_and_kept(text: str) -> None:
+    (call,) = parse_tool_calls(text)
+    assert call.name == "zo?"
+    json.dumps(dict(call.arguments), ensure_ascii=False, allow_nan=False).encode()
+    call_text([call]).encode()
+
+
+def test_half_a_letter_in_arguments_that_came_apart_can_be_sent_and_kept() -> None:
+    found = called("zoom", '{"x": "\\ud800", "\\udc00": 1e999}')
+    assert found.arguments["x"] == "?"
+    json.dumps(dict(found.arguments), ensure_ascii=False, allow_nan=False).encode()
