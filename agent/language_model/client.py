@@ -142,11 +142,11 @@ class ChatClient:
                 answer = self._try(body, deadline, None if shown is None else shown.add)
                 return parse_reply(answer, self.endpoint.model, attempt + 1)
             except EndpointError as error:
-                if self._simplified(body, error):
+                over = shown is not None and bool(shown.text)  # what was shown cannot be taken back
+                if not over and self._simplified(body, error):
                     continue
                 wait = wait_s(attempt, error.retry_after, datetime.now(UTC), self._random.random())
                 in_time = time.monotonic() + wait < deadline
-                over = shown is not None and bool(shown.text)  # what was shown cannot be taken back
                 if over or not error.retryable or attempt >= retries or not in_time:
                     raise _given_up(error, attempt + 1, wait if error.retry_after and not in_time else None) from None
             self._sleep(wait)

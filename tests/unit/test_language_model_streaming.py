@@ -104,6 +104,7 @@ def test_what_fails_before_anything_was_shown_is_tried_again(
             b'data: {"error": {"message": "out of ' + KEY.encode() + b'", "code": 500}}\n\n',
             r"out of \*\*\*",
         ),
+        (b'data: {"error": {"message": "no more", "code": 400}}\n\n', "answered 400: no more"),
     ],
 )
 def test_what_was_shown_is_not_said_twice(client: ChatClient, server: ChatServer, end: bytes, said: str) -> None:
