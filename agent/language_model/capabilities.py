@@ -162,14 +162,8 @@ def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:
 
     file = io.BytesIO()
     Image.new("RGB", (64, 64), (220, 30, 30)).save(file, format="PNG")
-    shown = (ChatMessage("user", (file.getvalue(), "What colour is this picture? One word.")),)
-    try:
-        client.complete(shown, max_tokens=PROBE_TOKENS, retries=0, **greedy)
-    except EndpointError as error:
-        if error.status in UNSUPPORTED or error.status == 500:  # llama.cpp answers 500 to a picture it cannot take
-            return False
-        raise
-    return True
+    shown = ChatMessage("user", (file.getvalue(), "What colour is this picture? One word."))
+    return _taken(client, shown, **greedy) is not None
 
 
 def _tools(client: ChatClient, greedy: dict[str, Any]) -> bool:
@@ -177,15 +171,24 @@ def _tools(client: ChatClient, greedy: dict[str, Any]) -> bool:
 
     Some servers refuse tools unless they were started for them, some pass them over, some leave a call in the text.
     """
-    try:
-        reply = client.complete(
-            (ChatMessage("user", LOOK_UP),), max_tokens=PROBE_TOKENS, tools=(LAMP,), retries=0, **greedy
-        )
-    except EndpointError as error:
-        if error.status in UNSUPPORTED | {500}:
-            return False
-        raise
-    return any(call.name == "lamp_colour" for call in reply.calls)
+    reply = _taken(client, ChatMessage("user", LOOK_UP), tools=(LAMP,), **greedy)
+    return reply is not None and any(call.name == "lamp_colour" for call in reply.calls)
+
+
+def _taken(client: ChatClient, message: ChatMessage, **options: Any) -> ChatReply | None:
+    """The answer to what a server may be unable to take; None where it refuses it, of which a 500 is one way.
+
+    llama.cpp answers so to a picture that it cannot take. So a 500 is not asked again; what may pass is.
+    """
+    for retries in (0, None):
+        try:
+            return client.complete((message,), max_tokens=PROBE_TOKENS, retries=retries, **options)
+        except EndpointError as error:
+            if error.status in UNSUPPORTED | {500}:
+                return None
+            if retries is None or not error.retryable:
+                raise
+    raise AssertionError("the second try either answers or raises")
 
 
 def _unless_refused(client: ChatClient, *, form: Form = "text", **options: Any) -> ChatReply | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from chat_engine import Engine
@@ -179,3 +180,26 @@ def test_a_refused_key_is_no_missing_capability(client: ChatClient, server: Chat
     server.will(answers("Red."), refuses(503))
     with pytest.raises(EndpointError, match="503"):
         probe(client)
+
+
+@pytest.mark.parametrize("words", ["What colour is this picture?", "lamp 7"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_failure_that_passes_is_no_end_of_the_examination(
+    client: ChatClient, server: ChatServer, words: str, status: int
+) -> None:
+    engine, faults = Engine(tools=True), iter([refuses(status, Retry_After="0")])
+
+    def act(handler: Any, body: dict[str, Any]) -> None:
+        asked = words in json.dumps(body["messages"][-1]["content"])
+        (next(faults, engine) if asked else engine)(handler, body)
+
+    server.will(act)
+    found = probe(client)
+    assert (found.pictures, found.tools) == (True, True)
+
+
+def test_what_a_server_cannot_do_is_asked_once(client: ChatClient, server: ChatServer) -> None:
+    server.will(Engine(pictures=500))
+    assert not probe(client).pictures
+    shown = [asked for asked in server.asked if not isinstance(asked["body"]["messages"][0]["content"], str)]
+    assert len(shown) == 1
