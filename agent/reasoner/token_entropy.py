@@ -35,7 +35,7 @@ class OptionScores:
 
 def value_start(text: str, field: str) -> int | None:
     """Where the text of a string field begins, behind its quotation mark, in the first JSON object of an answer."""
-    found = re.search(rf'"{re.escape(field)}"\s*:\s*"', text)
+    found = re.compile(rf'"{re.escape(field)}"\s*:\s*"').search(text, max(text.find("{"), 0))
     return None if found is None else found.end()
 
 

@@ -117,6 +117,14 @@ def test_special_tokens_around_the_text_do_not_move_it() -> None:
 def test_where_a_value_begins() -> None:
     assert value_start('{"verdict" : "OK"}', "verdict") == 14
     assert value_start('{"verdict": 3}', "verdict") is None
+    assert value_start('A "verdict": "OK" would be wrong. {"verdict":"NG"}', "verdict") == 46
+
+
+def test_words_before_the_answer_are_no_part_of_it() -> None:
+    tokens = [*sure('Not "verdict": "OK" but {"verdict":"'), token("NG", 0.6, OK=0.4), *sure('"}')]
+    found = scored(tokens)
+    assert found is not None
+    assert found.probabilities["NG"] == pytest.approx(0.6)
 
 
 @given(
