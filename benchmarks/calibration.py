@@ -137,14 +137,14 @@ def read_answers(path: Path, good: str = GOOD) -> AnswerLog:
     """
     try:
         blob = path.read_bytes()
-        first = next((line for line in blob.decode("utf-8").splitlines() if line.strip()), "")
+        first = next((line for line in blob.decode("utf-8").split("\n") if line.strip()), "")
         head = json.loads(first) if first else None
     except (OSError, ValueError, RecursionError):
         return read_log(path)  # which says what is wrong with it
     if not isinstance(head, dict) or "schema_version" not in head:
         return read_log(path)
     records = []
-    for number, line in enumerate(blob.decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(blob.decode("utf-8").split("\n"), start=1):  # other line breaks may stand in a name
         if line.strip():
             try:
                 report = InspectionReport.model_validate_json(line)

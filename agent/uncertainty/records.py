@@ -121,7 +121,7 @@ def read_log(path: Path) -> AnswerLog:
     """
     try:
         blob = path.read_bytes()
-        lines = blob.decode("utf-8").splitlines()
+        lines = blob.decode("utf-8").split("\n")  # other line breaks may stand in a text
     except OSError as error:
         raise InputError(
             f"the log {path} cannot be read: {error.strerror or error}.", hint="Check the path."

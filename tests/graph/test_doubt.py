@@ -155,6 +155,9 @@ def test_reports_become_a_log_by_the_names_of_their_folders(plant: Plant, tmp_pa
     read = read_answers(path).records
     assert [(r.truth, r.correct) for r in read] == [("NG", True), ("OK", good.verdict is not Verdict.NG)]
     assert [r.truth for r in read_answers(path, "hole").records] == ["OK", "NG"]
+    odd = report.model_copy(update={"image": "set/hole/a\u2028b\x85c.png"})  # JSON need not escape these line breaks
+    path.write_text("\n".join(line.model_dump_json() for line in (odd, good)) + "\r\n", encoding="utf-8")
+    assert len(read_answers(path).records) == 2
 
 
 def test_failures_and_peoples_decisions_are_no_answers(plant: Plant, tmp_path: Path) -> None:
