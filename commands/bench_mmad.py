@@ -124,12 +124,14 @@ def bench_mmad_make(
 
 
 def weights_identity(loaded: LoadedSettings) -> str:
-    """What tells a local checkpoint from another of its name: its files with their sizes and times."""
+    """What tells a local checkpoint from another of its name: its files and an adapter's, with their sizes and times."""
     from ..agent.vision_language.loading import checkpoint_folder
 
     if loaded.settings.reasoner != "qwen_vl":
         return ""
-    files = sorted(checkpoint_folder(loaded).glob("*.safetensors"))
+    adapter = loaded.settings.vlm_adapter
+    folders = [checkpoint_folder(loaded), *([] if adapter is None else [adapter.expanduser()])]
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
     return ", ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
 

@@ -40,7 +40,8 @@ class Protocol:
             nothing that retrieves knows them.
         numbered: ``Question N:`` before a question in the official form.
         free: let the model answer in words and read the letter, rather than compare the letters' probabilities.
-        permutations: times that a question is asked again with its options moved on, for the log.
+        permutations: times that a question is asked again with its options moved on, for the log; of fewer options as
+            often as there are further orders.
     """
 
     shots: int = 1
@@ -191,7 +192,7 @@ def run_mmad(
 
     def ask(item: Item) -> dict[str, Any]:
         again = []
-        for turn in range(1, protocol.permutations + 1):
+        for turn in range(1, min(protocol.permutations, len(item.options) - 1) + 1):  # then the first order comes again
             moved, back = permuted(item, turn)
             found = answerer.answer(moved, asked(items, moved, protocol))
             again.append(back.get(found.letter or ""))

@@ -13,6 +13,7 @@ import pytest
 from mmad_set import RuleModel, write_set
 
 from flawscope.agent.errors import ConfigError, InputError
+from flawscope.agent.settings import load_settings
 from flawscope.agent.uncertainty.records import read_log
 from flawscope.agent.vision_language import Picture
 from flawscope.benchmarks.mmad.answering import ByLetter, InWords, permuted
@@ -20,6 +21,7 @@ from flawscope.benchmarks.mmad.protocol import official_messages
 from flawscope.benchmarks.mmad.questions import load_items
 from flawscope.benchmarks.mmad.run import LOG, Protocol, chosen_items, run_mmad
 from flawscope.benchmarks.mmad.tables import render
+from flawscope.commands.bench_mmad import weights_identity
 
 
 @pytest.fixture
@@ -174,3 +176,25 @@ def test_moved_options_keep_the_right_answer(data: Path) -> None:
             moved, back = permuted(item, turn)
             assert moved.options[moved.answer] == item.options[item.answer]
             assert back[moved.answer] == item.answer
+
+
+def test_a_question_is_never_asked_again_in_the_order_that_it_had(data: Path) -> None:
+    model = RuleModel()
+    result = run_mmad(data, ByLetter(model), Protocol(permutations=4))
+    for line in result["rows"][0].lines:
+        item = next(one for one in load_items(data).items if one.key == line["id"])
+        assert len(line["permuted"]) == min(4, len(item.options) - 1)
+    assert len(model.asked) == sum(1 + min(4, len(item.options) - 1) for item in load_items(data).items)
+
+
+def test_a_run_with_an_adapter_is_another_run(tmp_path: Path) -> None:
+    for folder in ("checkpoint", "one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.safetensors").write_bytes(folder.encode())
+    given = {"reasoner": "qwen_vl", "vlm_weights": tmp_path / "checkpoint"}
+    plain, one, two = (
+        weights_identity(load_settings({**given, **more}, environ={}))
+        for more in ({}, {"vlm_adapter": tmp_path / "one"}, {"vlm_adapter": tmp_path / "two"})
+    )
+    assert len({plain, one, two}) == 3
+    assert one.startswith(plain)
