@@ -124,7 +124,7 @@ def bench_mmad_make(
 
 
 def weights_identity(loaded: LoadedSettings) -> str:
-    """What tells a local checkpoint from another of its name: its files and an adapter's, with their sizes and times."""
+    """What tells a local checkpoint from another of its name: its files and an adapter's, with sizes and times."""
     from ..agent.vision_language.loading import checkpoint_folder
 
     if loaded.settings.reasoner != "qwen_vl":
