@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from ...agent.errors import InputError
 from ...agent.home import write_atomically
 from ..drift import ProductDrift
 from ..folder import read_header
@@ -19,7 +20,7 @@ from ..record_file import read_records
 from ..records import AuditHeader, AuditRecord
 from .document import data_block, deflated, frame, json_text
 from .pictures import THUMBNAIL_PX, Small, large_of, small_of
-from .rows import VERDICTS, Rows, cleaned, detail_of, visible
+from .rows import SHORT_ID, VERDICTS, Rows, cleaned, detail_of, visible
 
 MAX_BYTES = 64_000_000
 """A file that mail and browsers still take; large views fill what the thumbnails leave."""
@@ -85,7 +86,7 @@ def build_page(
         progress: told of the pictures.
 
     Raises:
-        InputError: the records cannot be read.
+        InputError: the records cannot be read, or were written anew meanwhile.
         StorageError: the disk refuses.
     """
     folder = audit if audit.is_dir() else audit.parent
@@ -100,7 +101,7 @@ def build_page(
     left = max_bytes - sum(len(part.encode()) for part in (before, after)) - sum(map(len, details))
 
     urgency = _urgency(read.rows)
-    smalls = _smalls(audit, folder, left, urgency, progress)
+    smalls = _smalls(_again(audit, read.rows), folder, left, urgency, progress)
     blocks = [
         data_block(f"small-{number}", json_text([[each.thumbnail, each.map] for each in chunk]))
         for number, chunk in enumerate(_chunked(smalls, CHUNKS["small"]))
@@ -114,7 +115,7 @@ def build_page(
             file.write(before)
             file.writelines(blocks)
             file.writelines(details)
-            large = _write_large(file, audit, folder, left, urgency, progress)
+            large = _write_large(file, _again(audit, read.rows), folder, left, urgency, progress)
             file.write(after)
 
     write_atomically(out, write)
@@ -143,6 +144,23 @@ def _read_all(audit: Path, out: Path, header: AuditHeader | None) -> _Read:
         read.details.append(deflated(waiting))
     read.rows.finish()
     return read
+
+
+def _again(audit: Path, rows: Rows) -> Iterator[AuditRecord]:
+    """The records of the first pass once more: an audit that still runs has written others behind them.
+
+    Raises:
+        InputError: they are others by now, so that a part would get another one's picture.
+    """
+    count = 0
+    known = zip(rows.columns.get("id", ()), rows.columns.get("n", ()), strict=True)
+    for place, record in zip(known, read_records(audit), strict=False):
+        if place != (record.id[:SHORT_ID], record.line.number):
+            break
+        yield record
+        count += 1
+    if count < len(rows):
+        raise InputError(f"the records of {audit} were written anew meanwhile.", hint="Make the page once more.")
 
 
 def _index(read: _Read, facts: dict[str, Any]) -> list[str]:
@@ -233,12 +251,14 @@ def _version() -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _smalls(audit: Path, folder: Path, room: int, urgency: Sequence[int], progress: Progress | None) -> list[Small]:
+def _smalls(
+    records: Iterable[AuditRecord], folder: Path, room: int, urgency: Sequence[int], progress: Progress | None
+) -> list[Small]:
     """Thumbnails in the order of the records; when the file is full, the least urgent records lose theirs."""
     rank = {row: place for place, row in enumerate(urgency)}
     smalls: list[Small] = []
     kept: list[tuple[int, int]] = []  # a heap: the least urgent record is on top
-    for row, small in enumerate(_mapped(lambda record: small_of(record, folder), read_records(audit))):
+    for row, small in enumerate(_mapped(lambda record: small_of(record, folder), records)):
         smalls.append(small)
         room -= small.size_bytes
         heapq.heappush(kept, (-rank[row], row))
@@ -252,14 +272,19 @@ def _smalls(audit: Path, folder: Path, room: int, urgency: Sequence[int], progre
 
 
 def _write_large(
-    file: IO[str], audit: Path, folder: Path, room: int, rows: Sequence[int], progress: Progress | None
+    file: IO[str],
+    records: Iterable[AuditRecord],
+    folder: Path,
+    room: int,
+    rows: Sequence[int],
+    progress: Progress | None,
 ) -> int:
     """Large views of these rows, in their order, as long as there is room; how many were written."""
     written = 0
     wanted = rows[: _affordable(room)]
-    records = _picked(audit, wanted)
+    picked = _picked(records, wanted)
     for done, (row, text) in enumerate(
-        zip(wanted, _mapped(lambda row: large_of(records[row], folder), wanted), strict=True), start=1
+        zip(wanted, _mapped(lambda row: large_of(picked[row], folder), wanted), strict=True), start=1
     ):
         if text is not None:
             block = data_block(f"large-{row}", text)
@@ -278,12 +303,12 @@ def _affordable(room: int) -> int:
     return max(0, room // 2_000)
 
 
-def _picked(audit: Path, rows: Sequence[int]) -> dict[int, AuditRecord]:
+def _picked(records: Iterable[AuditRecord], rows: Sequence[int]) -> dict[int, AuditRecord]:
     wanted = set(rows)
     # Without reports, which are most of a record and not needed for its pictures.
     return {
         row: record.model_copy(update={"report": None, "masks": {}})
-        for row, record in enumerate(read_records(audit))
+        for row, record in enumerate(records)
         if row in wanted
     }
 

@@ -20,11 +20,11 @@ from page_audit import HOSTILE, page_audit
 from PIL import Image
 
 from flawscope.agent.errors import InputError
-from flawscope.audits.page import build_page
+from flawscope.audits.page import build_page, builder
 from flawscope.audits.page.document import data_block, deflated, frame, json_text
 from flawscope.audits.page.pictures import THUMBNAIL_PX, large_of, small_of
 from flawscope.audits.page.rows import Rows, detail_of, visible
-from flawscope.audits.record_file import read_records
+from flawscope.audits.record_file import RECORDS_NAME, RecordWriter, read_records
 
 CSS = files("flawscope.audits.page").joinpath("page.css").read_text(encoding="utf-8")
 LEAST_TEXT, LEAST_MARK = 4.5, 3.0
@@ -329,6 +329,35 @@ def test_an_unfinished_audit_says_so(tmp_path: Path) -> None:
     part = json.loads(blocks_of(build_page(audit, tmp_path / "page.html").path)["audit"])
     assert part["subtitle"].startswith("1 picture: 0 NG, 0 REVIEW, 1 OK")
     assert "unfinished: 2 lines to do" in part["subtitle"]
+
+
+def test_an_audit_that_goes_on_meanwhile_gives_a_page_of_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path, [made(number) for number in (1, 2)])
+    first, urgency = build_page(folder, tmp_path / "before.html"), builder._urgency
+
+    def meanwhile(rows: Rows) -> list[int]:
+        with RecordWriter(folder / RECORDS_NAME) as writer:
+            writer.append([made(3)])
+        return urgency(rows)
+
+    monkeypatch.setattr(builder, "_urgency", meanwhile)
+    assert build_page(folder, tmp_path / "page.html").records == first.records == 2
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "before.html").read_bytes()
+
+
+def test_records_that_are_written_anew_meanwhile_give_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, urgency = written(tmp_path, [made(number) for number in (1, 2)]), builder._urgency
+
+    def meanwhile(rows: Rows) -> list[int]:
+        written(tmp_path, [made(2)])
+        return urgency(rows)
+
+    monkeypatch.setattr(builder, "_urgency", meanwhile)
+    with pytest.raises(InputError, match="written anew"):
+        build_page(folder, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_what_is_no_audit_leaves_no_page(tmp_path: Path) -> None:
