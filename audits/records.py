@@ -75,10 +75,11 @@ class WorklistLine(Frozen):
         return _plain(self.label)
 
 
-GOOD_LABELS = frozenset({"ok", "good", "pass", "passed", "normal", "io", "0", "true_ok"})
+GOOD_LABELS = frozenset({"ok", "good", "pass", "passed", "normal", "io", "i.o.", "0", "0.0", "true_ok"})
 BAD_LABELS = frozenset(
-    {"ng", "nok", "bad", "fail", "failed", "defect", "defective", "anomaly", "anomalous", "nio", "1"}
+    {"ng", "nok", "bad", "fail", "failed", "defect", "defective", "anomaly", "anomalous", "nio", "n.i.o.", "1", "1.0"}
 )
+"""A column of numbers with a gap is written with decimals by programs that keep it as fractions."""
 
 
 class Said(Frozen):
