@@ -278,7 +278,7 @@ class Outbox:
         with self._changing() as db:
             if ids is None:
                 return db.execute(change, values).rowcount
-            for number in ids:
+            for number in set(ids):
                 known = db.execute(f"SELECT 1 FROM messages WHERE id=? AND {where}", (number,)).fetchone()  # noqa: S608 - words of our own
                 if known is None:
                     raise ConfigError(f"{number} is not the id of {what}.", hint="flawscope outbox list shows them.")
