@@ -127,7 +127,7 @@ def settle(
         jobs: all lines of this shard.
         bases: by product.
         summary: counts what is kept.
-        limit: place of the last line that is counted; None for all.
+        limit: place of the last line that is counted, and tried again; None for all.
         retry: whether records of failures do not hold.
 
     Returns:
@@ -145,11 +145,12 @@ def settle(
     hashes: dict[str, str | None] = {}
     for number, (head, _) in enumerate(read_heads(path)):
         job = _held(head, index, bases, hashes)
-        if job is None or job.identity in kept or (retry and head.error is not None):
+        wanted = job is not None and (limit is None or job.line.number <= limit)
+        if job is None or job.identity in kept or (retry and wanted and head.error is not None):
             stale.add(number)
             continue
         kept.add(job.identity)
-        if limit is None or job.line.number <= limit:
+        if wanted:
             summary.kept += 1
             summary.count(head.verdict, head.error, head.line)
     if stale:

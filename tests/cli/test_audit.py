@@ -124,6 +124,20 @@ def test_retry_tries_failures_again_and_nothing_else(audit: Audit) -> None:
     assert second[2].error is None
 
 
+def test_retry_keeps_failures_behind_the_limit(audit: Audit) -> None:
+    audit.good("a.png", "c.png")
+    for name in ("b.png", "late.png"):
+        (audit.parts / name).write_bytes(b"")
+    assert audit.run("out").code == 4
+    before = audit.records("out")
+    save(audit.parts / "b.png", texture(9))
+    seen = audit.run("out", "--retry", "--limit", 2)
+    assert (seen.code, seen.out.splitlines()[0]) == (0, "2 lines: 2 OK, 0 NG, 0 REVIEW, 0 errors")
+    after = audit.records("out")
+    assert [record.id for record in after] == [record.id if n != 1 else after[1].id for n, record in enumerate(before)]
+    assert [record.error is None for record in after] == [True, True, True, False]
+
+
 def test_an_audit_goes_on_where_it_was(mixed: Audit) -> None:
     assert mixed.run("whole").code == 0
     assert "3 inspected" in mixed.run("out", "--limit", 3).out
