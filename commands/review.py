@@ -279,7 +279,8 @@ def _walk(desk: ReviewDesk, by: str) -> None:
             print_error(str(error))
         except FlawscopeError as error:
             print_error(str(error))
-            skipped.add(left[0].item.id)
+            if key != "u":  # what could not be taken back is another item than the one that is shown
+                skipped.add(left[0].item.id)
 
 
 def _step(desk: ReviewDesk, key: str, waiting: Waiting, by: str, skipped: set[str], decided: list[str]) -> None:

@@ -17,6 +17,7 @@ from conftest import save
 from fakes import texture, with_square
 from review_parts import asking, audited
 
+from flawscope.agent.review.desk import ReviewDesk
 from flawscope.agent.review.journal import Journal
 from flawscope.agent.review.standing import decided
 from flawscope.audits.record_file import read_records
@@ -370,6 +371,31 @@ def test_the_walk_through_the_queue(cli: Any, audit: Path, monkeypatch: pytest.M
     assert [entry.kind for entry in entries] == ["decided", "undone", "decided"]
     assert entries[-1].data["decision"] == {"verdict": "NG", "defect_type": "blue_spot", "note": "ink", "box": None}
     assert list(keys) == []
+
+
+def test_an_undo_that_somebody_else_was_quicker_with_skips_nothing(
+    cli: Any, audit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flawscope.commands import review
+
+    first, second = ids(cli, "-a", audit)
+    steps: list[str] = []
+
+    def key() -> str:
+        steps.append("ouos"[len(steps)])
+        if steps == ["o", "u"]:
+            ReviewDesk(cli.home / "reviews").undo(first, "Ada")
+        return steps[-1]
+
+    monkeypatch.setattr(review, "read_key", key)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    seen = cli("review", "-a", audit, "--by", "Kim")
+    assert f"{first} is open: there is nothing to take back." in seen.err
+    assert seen.out.endswith("1 decided, 1 left open.\n")
+    told = [(entry.subject, entry.kind, entry.by) for entry in Journal(cli.home / "reviews").entries()]
+    assert told == [(first, "decided", "Kim"), (first, "undone", "Ada"), (first, "decided", "Kim")]
+    assert ids(cli, "-a", audit) == [second]
+    assert steps == list("ouos")  # the second item was shown again
 
 
 @pytest.fixture
