@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..agent.errors import ConfigError, FlawscopeError
+from ..agent.errors import ConfigError, FlawscopeError, StorageError
 from ..agent.home import storage_errors, write_json_atomically
 from ..agent.settings import SECRETS, LoadedSettings
 from ..audits.folder import HEADER_NAME, locked, read_header
@@ -184,30 +184,39 @@ class Watch:
         """Deal with the first complete picture."""
         arrival = self._queue[0][0]
         if self._settling.is_current(arrival):
-            record = self._inspected(arrival, engine, basis, seen)
+            record, was_read = self._inspected(arrival, engine, basis, seen)
             if record is not None:
                 writer.append([record])
                 seen.catch_up()
                 self._told(record)
-            if (record is None or record.sha256 is not None) and _signature_of(arrival.path) == arrival.signature:
+            if was_read and _signature_of(arrival.path) == arrival.signature:
                 seen.remember(spelt_out(str(arrival.path)), arrival.signature)
         self._queue.popleft()
 
-    def _inspected(self, arrival: Arrival, engine: LocalEngine, basis: Basis, seen: Seen) -> AuditRecord | None:
-        """The record of a picture; None when it has one, or is gone."""
+    def _inspected(
+        self, arrival: Arrival, engine: LocalEngine, basis: Basis, seen: Seen
+    ) -> tuple[AuditRecord | None, bool]:
+        """The record of a picture, None when it has one or is gone; and whether a record of its bytes is there.
+
+        Raises:
+            StorageError: the disk refused the record's pictures.
+        """
         path, image = str(arrival.path), spelt_out(str(arrival.path))
         if seen.has_file(image, arrival.signature):
-            return None
+            return None, True
         sha256 = content_sha256(path)
         if (sha256 is None and self._is_gone(arrival)) or seen.has_picture(image, sha256):
-            return None
+            return None, sha256 is not None  # what cannot be read yet is asked for again by the next watch
         line = self._line(seen.number + 1, arrival.path)
         for _, done in engine.run(iter([(0, Job(line, path), basis)])):
             record = AuditRecord.model_validate_json(done.data)
+        if record.error is not None and record.error.kind == StorageError.code:
+            raise StorageError(record.error.message)  # a full disk is no property of the picture
         # It may have been deleted or written again while it was inspected: the record is of what was inspected.
         if record.sha256 is None and self._is_gone(arrival):
-            return None
-        return None if record.sha256 != sha256 and seen.has_picture(image, record.sha256) else record
+            return None, False
+        known = record.sha256 != sha256 and seen.has_picture(image, record.sha256)
+        return None if known else record, record.sha256 is not None
 
     def _is_gone(self, arrival: Arrival) -> bool:
         if arrival.path.exists():

@@ -21,7 +21,10 @@ from flawscope.agent.settings import load_settings
 from flawscope.audits.folder import read_header
 from flawscope.audits.local import Limits
 from flawscope.audits.record_file import read_records
-from flawscope.audits.records import AuditRecord
+from flawscope.audits.records import AuditRecord, RecordError
+from flawscope.audits.worker import Basis, Done, failed
+from flawscope.audits.worklist import Job, record_id
+from flawscope.edges import watch
 from flawscope.edges.folder import WatchedFolder
 from flawscope.edges.outbox import Outbox
 from flawscope.edges.settling import Settling
@@ -308,6 +311,61 @@ def test_with_the_real_worker_the_records_are_an_audits(
     broken = found["broken.png"]
     assert broken.error is not None
     assert (broken.error.kind, broken.verdict.value) == ("input", "REVIEW")
+
+
+class LockedWorker(ToyWorker):
+    """Cannot read a picture as long as there is a file NAME.locked beside it."""
+
+    def __call__(self, job: Job, basis: Basis) -> Done:
+        if not Path(f"{job.path}.locked").exists():
+            return super().__call__(job, basis)
+        error = RecordError(kind="input", message="it cannot be read.", exit_code=4)
+        return Done.of(failed(job, basis, error).model_copy(update={"sha256": None, "id": record_id("x", None, "y")}))
+
+
+def test_a_picture_that_cannot_be_read_at_two_starts_is_inspected_at_a_third(
+    here: Path, watching: Callable[..., _Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = watch.content_sha256
+    monkeypatch.setattr(watch, "content_sha256", lambda path: None if Path(f"{path}.locked").exists() else read(path))
+    (here / "in" / "a.png").write_bytes(b"bad")
+    (here / "in" / "a.png.locked").touch()
+    for new in (b"", b"good"):
+        if new:
+            (here / "in" / "b.png").write_bytes(new)  # younger, so the locked one is looked at before it
+        run = watching(worker=LockedWorker())
+        run.until(1)
+        run.stop()
+    assert [record.sha256 is None for record in _on_disk(here / "out")] == [True, False]
+    (here / "in" / "a.png.locked").unlink()
+    run = watching(worker=LockedWorker())
+    run.until(1)
+    run.stop()
+    last = _on_disk(here / "out")[-1]
+    assert (Path(last.line.image).name, last.verdict.value) == ("a.png", "NG")
+
+
+def test_a_disk_that_refuses_a_records_pictures_ends_the_watch_and_costs_no_verdict(
+    here: Path, plant: Any, watching: Callable[..., _Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLAWSCOPE_HOME", str(here / "home"))
+    monkeypatch.setenv("FLAWSCOPE_BACKBONE", "patch-statistics")
+    monkeypatch.setenv("FLAWSCOPE_FALSE_ALARM", "0.15")
+    shutil.copytree(plant.home / "products", here / "home" / "products")
+    shutil.copy(plant.square, here / "in" / "square.png")
+    (here / "out").mkdir()
+    (here / "out" / "pictures").write_text("no folder")
+    plan = WatchPlan(here / "in", here / "out", "plate", settle_s=0.1, look_s=0.05, limits=Limits(timeout_s=300.0))
+    worker = CheapWorker(load_settings(), str(here / "out"))
+    told: list[AuditRecord] = []
+    with pytest.raises(StorageError, match="pictures"):
+        Watch(load_settings(), plan, told.append, worker=worker).run(lambda: bool(told))
+    assert _on_disk(here / "out") == []
+    (here / "out" / "pictures").unlink()
+    run = watching(worker=worker, limits=Limits(timeout_s=300.0))
+    run.until(1)
+    run.stop()
+    assert [record.verdict.value for record in _on_disk(here / "out")] == ["NG"]
 
 
 def test_a_link_to_nothing_is_said_once_and_inspected_when_its_file_is_there(
