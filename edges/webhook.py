@@ -68,7 +68,7 @@ def asked_wait_s(value: str | None, now: datetime) -> float | None:
         return min(float(text), LONGEST_WAIT_S)
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of thirty digits is the latter
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)

@@ -132,9 +132,14 @@ class Receiver:
 
 
 def in_order(messages: list[dict[str, Any]]) -> bool:
-    """Whether each part's messages came in the order of their records; a repetition may follow its original."""
+    """Whether each part's messages came in the order of their records; a repetition may follow its original.
+
+    It may follow later ones too: an answer that was given up, or a killed sender, leaves a request behind that a busy
+    receiver takes up late.
+    """
     last: dict[str, int] = {}
-    for message in messages:
+    firsts = {message["idempotency_key"]: message for message in reversed(messages)}
+    for message in (message for message in messages if message is firsts[message["idempotency_key"]]):
         if message["sequence"] < last.get(message["part"], 0):
             return False
         last[message["part"]] = message["sequence"]
