@@ -211,7 +211,7 @@ def _calls(said: Generated, text: str, asked: dict[str, Any]) -> list[LangChainC
     if asked.get("form") is not None:
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         calls = [ToolCall(asked["tools"][0]["function"]["name"], found)] if isinstance(found, dict) else []
     return [

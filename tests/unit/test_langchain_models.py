@@ -278,10 +278,11 @@ def test_tools_are_described_and_their_calls_read() -> None:
 
 
 def test_a_form_is_held_to_by_the_model_itself() -> None:
-    model = ScriptedModel(['{"verdict": "OK"}', "not JSON"])
+    model = ScriptedModel(['{"verdict": "OK"}', "not JSON", "[" * 100_000])
     chat = FlawscopeChatModel(model=model).with_structured_output(Verdict)
     assert chat.invoke("?") == Verdict(verdict="OK")
     assert model.schemas == [Verdict]
+    assert chat.invoke("?") is None
     assert chat.invoke("?") is None
 
 
