@@ -342,5 +342,6 @@ def _limit_memory(memory_mb: int | None) -> None:
         return
     if memory_mb is not None:
         used = pages * os.sysconf("SC_PAGE_SIZE")
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (used + (memory_mb << 20), hard))
+        wanted, hard = used + (memory_mb << 20), resource.getrlimit(resource.RLIMIT_AS)[1]
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)  # a service's own limit may be lower
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

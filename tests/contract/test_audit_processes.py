@@ -92,6 +92,15 @@ def test_no_picture_stops_the_others_and_two_workers_give_what_one_gives(folder:
     assert [r.comparable() for r in read_records(folder / "one")] == [r.comparable() for r in found.values()]
 
 
+def test_a_limit_of_the_service_below_that_of_a_picture_holds(folder: Path) -> None:
+    save(folder, "a.png")
+    audit = command("--out", "out", "--workers", 1, "--memory", 64_000)
+    limited = ["bash", "-c", 'ulimit -v 16000000; exec "$0" "$@"', *audit]  # kB: much for a worker, less than --memory
+    done = subprocess.run(limited, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [record.verdict.value for record in read_records(folder / "out")] == ["OK"]
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_an_audit_that_is_ended_leaves_no_process_and_no_loss(folder: Path, end: signal.Signals) -> None:
     save(folder, *(f"{number:02d}.png" for number in range(12)), "hang.png", "z.png")
