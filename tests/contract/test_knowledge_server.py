@@ -232,12 +232,12 @@ def test_a_server_that_is_killed_started_again_or_halted(
         with lite_server(tmp_path / "data", first.port) as third:  # between two searches, which notice nothing
             assert ids(base) == found
             third.halt()
-            hasty = opened(knowledge, third, timeout_s=0.3)
-            assert "does not answer within 0.3 s" in str(hasty.away)
+            hasty = opened(knowledge, third, timeout_s=2.0)  # enough for the answers of a busy machine
+            assert "does not answer within 2 s" in str(hasty.away)
             third.process.send_signal(signal.SIGCONT)
             assert ids(hasty) == found
             third.halt()
-            with pytest.raises(KnowledgeUnreachableError, match=r"does not answer within 0\.3 s"):
+            with pytest.raises(KnowledgeUnreachableError, match="does not answer within 2 s"):
                 ids(hasty)
             hasty.close()
     base.close()

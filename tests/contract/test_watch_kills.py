@@ -33,7 +33,7 @@ def started(folder: Path, *arguments: str, file_kb: int | None = None, **environ
     """The command, watching ``folder/in``."""
     command = [sys.executable, str(RUN), "watch", "in", "-p", "plate", "-o", "out", "--settle", "0.1", *arguments]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("FLAWSCOPE_")}
-    keys = {"FLAWSCOPE_WEBHOOK_KEY": KEY, "FLAWSCOPE_PUBLISH_TIMEOUT_S": "0.5", "FLAWSCOPE_HOME": str(folder / "home")}
+    keys = {"FLAWSCOPE_WEBHOOK_KEY": KEY, "FLAWSCOPE_PUBLISH_TIMEOUT_S": "30", "FLAWSCOPE_HOME": str(folder / "home")}
     if file_kb is not None:  # no file may grow beyond it, which is what a full disk is to a writer
         command = ["bash", "-c", f'ulimit -f {file_kb}; exec "$0" "$@"', *command]
     return subprocess.Popen(
@@ -66,7 +66,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path, recei
     acknowledged: list[str] = []
     for _ in range(KILLS):
         starts.release()
-        process = started(tmp_path, *arguments)
+        process = started(tmp_path, *arguments, FLAWSCOPE_PUBLISH_TIMEOUT_S="0.5")
         assert process.stdout is not None
         acknowledged.append(process.stdout.readline())
         time.sleep(chance.uniform(0.0, 0.3))
@@ -76,7 +76,7 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(tmp_path: Path, recei
         acknowledged += [line + "\n" for line in rest.split("\n")[:-1]]
     starts.release()
     feeder.join()
-    process = started(tmp_path, *arguments)
+    process = started(tmp_path, *arguments, FLAWSCOPE_PUBLISH_TIMEOUT_S="0.5")
     records = tmp_path / "out" / "records.jsonl"
     while records.read_bytes().count(b"\n") < PICTURES or len(set(receiver.keys)) < PICTURES:
         assert process.poll() is None
@@ -144,6 +144,7 @@ def test_secrets_are_nowhere_to_be_read(tmp_path: Path, receiver: Receiver) -> N
     process.send_signal(signal.SIGTERM)
     _, out, err = ended(process)
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert receiver.headers
     for secret in (KEY, "hunter2-mqtt"):
         assert secret not in out + err
         assert secret.encode() not in written
