@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,13 @@ def write_cuts(root: Path, number: int) -> Path:
     return root
 
 
-def run_attach(data: Path, folder: Path, steps: Any = None) -> AttachReport:
-    """Attach up to 24 pictures a page; ``steps.value`` tells how many were looked at."""
+def run_attach(data: Path, folder: Path, steps: Any = None, until: int | None = None) -> AttachReport:
+    """Attach up to 24 pictures a page; ``steps.value`` tells how many were looked at; it stays at ``until``."""
 
     def tell(what: str, done: int, total: int) -> None:
         if steps is not None:
             steps.value = done
+        while until is not None and done >= until:
+            time.sleep(3600)
 
     return attach(folder, candidates(data), PAGES, dataset="mvtec", licence="x", limit=24, progress=tell)

@@ -12,7 +12,7 @@ from attach_run import run_attach, write_cuts
 
 from flawscope.tools.knowledge.attachments import attachments, check
 
-KILLS = 10
+KILLS, AT_MOST = 10, 3
 
 
 def test_ten_kills_leave_no_half_picture(tmp_path: Path) -> None:
@@ -21,16 +21,16 @@ def test_ten_kills_leave_no_half_picture(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["attach_run"])
 
-    def start() -> tuple[Any, Any]:
+    def start(until: int) -> tuple[Any, Any]:
         steps = context.Value("i", -1)
-        process = context.Process(target=run_attach, args=(data, tmp_path / "killed", steps))
+        process = context.Process(target=run_attach, args=(data, tmp_path / "killed", steps, until))
         process.start()
         return process, steps
 
     chance, seen = random.Random(0), []
     for _ in range(KILLS):
         before = len(attachments(tmp_path / "killed"))
-        process, steps = start()
+        process, steps = start(before + AT_MOST)  # however late it is killed, some is left for the others
         while process.exitcode is None and steps.value <= before:  # each goes on by a picture at least
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.02))  # anywhere in a picture, or while its folder is put in place
