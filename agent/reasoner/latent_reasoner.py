@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schemas import Verdict
-from ..vision_language import Message, Slot
+from ..vision_language import Message, Picture, Slot
 from ..vision_language.latent import LatentOutcome, LatentSettings, detection_evidence
 from ..vision_language.latent.thinking import generate_with, think
 from ..vision_language.qwen import QwenModel
@@ -58,13 +58,18 @@ class LatentModelReasoner(ModelReasoner):
             opening=OPENING,
         )
         if outcome.accepted and outcome.thought is not None:
-            reply = self._thought(messages, outcome, evidence, schema)
+            reply = self._thought(messages, outcome, evidence, shown, schema)
         else:
             reply = self.reason(replace(evidence, final=False), images, schema)
         return _with_base_entropy(reply, outcome, evidence)
 
     def _thought(
-        self, messages: Sequence[Message], outcome: LatentOutcome, evidence: EvidenceBundle, schema: type[DraftReport]
+        self,
+        messages: Sequence[Message],
+        outcome: LatentOutcome,
+        evidence: EvidenceBundle,
+        shown: Sequence[Picture],
+        schema: type[DraftReport],
     ) -> ReasonerReply:
         """The answer behind the think tokens; one that cannot be used is repaired without them."""
         assert outcome.thought is not None  # noqa: S101  # the caller's condition
@@ -76,8 +81,7 @@ class LatentModelReasoner(ModelReasoner):
             schema=form_of(evidence),
             on_text=self.on_text,
         )
-        plain = self.compose(evidence, list(evidence.pictures))
-        return self._reply(plain, evidence, schema, first=first)
+        return self._reply(self.compose(evidence, shown), evidence, schema, first=first)
 
 
 def _with_base_entropy(reply: ReasonerReply, outcome: LatentOutcome, evidence: EvidenceBundle) -> ReasonerReply:

@@ -14,18 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Plant
 
 from flawscope.agent.doctor import examine
 from flawscope.agent.errors import WeightsError
 from flawscope.agent.inspector import Inspector
-from flawscope.agent.reasoner.base import LatentReasoner
+from flawscope.agent.reasoner import latent_reasoner
+from flawscope.agent.reasoner.base import DraftReport, EvidenceBundle, LatentReasoner
 from flawscope.agent.reasoner.model_reasoner import ModelReasoner
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.settings import LoadedSettings
-from flawscope.agent.vision_language import sharing
+from flawscope.agent.vision_language import Generated, LetterAnswer, sharing
 from flawscope.agent.vision_language.checkpoint import Checkpoint, load_checkpoint
+from flawscope.agent.vision_language.fakes import ScriptedModel
+from flawscope.agent.vision_language.latent.outcome import LatentOutcome, Thought
 
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 
@@ -90,6 +94,25 @@ def test_thinking_ends_too(plant: Plant, checkpoint: Path) -> None:
     assert [step.action for step in report.trace].count("latent") == 1
     assert "latent" in report.provenance["answer"]["usage"]
     assert report.verdict is not Verdict.OK
+
+
+def test_an_answer_behind_a_thought_is_repaired_with_the_pictures_it_was_thought_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = LetterAnswer("OK", {"OK": 0.8, "NG": 0.1, "REVIEW": 0.1}, 0.9, "OK")
+    thought = Thought(np.zeros((1, 2), np.float32), ())
+    outcome = LatentOutcome(
+        base=base, proposal=base, final=base, accepted=True, why="", uncertainty=0.5, thought=thought
+    )
+    monkeypatch.setattr(latent_reasoner, "think", lambda *given, **options: outcome)
+    monkeypatch.setattr(latent_reasoner, "generate_with", lambda *given, **options: Generated("no", None, "stop"))
+    model = ScriptedModel(['{"verdict": "OK", "defect_type": "none", "region": "none", "sentences": []}'])
+    reasoner = latent_reasoner.LatentModelReasoner(model)  # type: ignore[arg-type]
+    evidence = EvidenceBundle("plate", 1.0, 2.0, 0.1, calibrated=True)
+    reply = reasoner.think(evidence, [np.zeros((8, 8, 3), np.uint8)] * 2, DraftReport)
+    assert (reply.draft.verdict, reply.usage["repaired"]) == (Verdict.OK, True)
+    (asked,) = model.asked
+    assert sorted(picture.label for message in asked for picture in message.pictures) == ["query", "reference"]
 
 
 def test_one_checkpoint_is_in_memory_once(plant: Plant, checkpoint: Path) -> None:
