@@ -3,7 +3,7 @@
 const at = (id) => document.getElementById(id);
 const base = location.pathname.replace(/[^/]*$/, "");
 const done = [];
-let items = [], shown = null, filter = "open", view = "picture", busy = false;
+let items = [], shown = null, filter = "open", view = "picture", busy = false, asked = 0;
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -82,6 +82,7 @@ function setButtons() {
 }
 
 async function show(id) {
+  const mine = ++asked;  // answers may overtake each other: only what was asked for last is shown, and decided
   if (id === undefined) {
     shown = null;
     drawItem();
@@ -89,11 +90,13 @@ async function show(id) {
   }
   try {
     const told = await ask("item/" + encodeURIComponent(id));
+    if (mine !== asked) return;
     if (!shown || shown.id !== told.id) at("note").value = "";
     shown = told;
     const row = items.findIndex((item) => item.id === told.id);
     if (row >= 0) items[row] = {...items[row], ...told};
   } catch (error) {
+    if (mine !== asked) return;
     say(error.message, true);
     shown = null;
   }

@@ -276,6 +276,29 @@ def test_it_can_be_used_without_a_mouse_and_in_the_dark(tab: Watched) -> None:
     tab.shot("narrow")
 
 
+def test_what_was_asked_for_last_is_shown_whatever_answer_comes_last(tab: Watched, server: ReviewServer) -> None:
+    page, held = tab.page, []
+
+    def hold_first(route: Any) -> None:
+        held.append(route)
+        if len(held) > 1:
+            route.continue_()
+
+    page.route("**/item/*", hold_first)
+    page.locator("#list button").nth(1).click()
+    page.locator("#list button", has_text="good.png").click()
+    expect(page.locator("#name")).to_have_text("good.png")
+    with page.expect_response("**/item/*"):
+        held[0].continue_()
+    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")  # the page has taken the late answer
+    expect(page.locator("#name")).to_have_text("good.png")
+    page.keyboard.press("o")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    (entry,) = server.desk.journal.entries()
+    assert entry.data["item"]["image"].endswith("good.png")
+    page.unroute("**/item/*")
+
+
 def test_a_picture_that_changed_is_not_shown(tab: Watched, server: ReviewServer, tmp_path: Path) -> None:
     (tmp_path / "parts" / "good.png").write_bytes((tmp_path / "parts" / "square.png").read_bytes())
     tab.page.locator("#list button").nth(2).click()
