@@ -194,7 +194,7 @@ class PlantTools:
             lines=header.lines if header and not watched else None,
             asked=header.asked if header and not watched else None,
             done=done,
-            finished=None if watched else header is not None and asked_done >= header.asked,
+            finished=None if header is None or watched else asked_done >= header.asked,
             verdicts=dict(verdicts),
             errors=dict(errors),
         )

@@ -240,6 +240,9 @@ def test_how_far_an_audit_is(address: str, line: Line) -> None:
     (folder / HEADER_NAME).write_text(empty.model_dump_json())
     status = call(address, "audit_status", folder="audit").structured_content
     assert (status["lines"], status["finished"]) == (0, True)
+    (folder / HEADER_NAME).unlink()
+    status = call(address, "audit_status", folder="audit").structured_content
+    assert (status["done"], status["lines"], status["asked"], status["finished"]) == (3, None, None, None)
 
 
 def test_several_clients_at_once(address: str) -> None:
