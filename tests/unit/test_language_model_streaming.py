@@ -128,8 +128,8 @@ def test_a_slow_stream_is_cut_off_in_time(server: ChatServer, late: Any) -> None
     server.will(late)
     seen: list[str] = []
     with (
-        ChatClient(Endpoint(server.url, "tiny", timeout_s=0.3)) as client,
-        pytest.raises(EndpointError, match=r"no whole answer within 0\.3 s"),
+        ChatClient(Endpoint(server.url, "tiny", timeout_s=1.0)) as client,
+        pytest.raises(EndpointError, match=r"no whole answer within 1 s"),
     ):
         client.complete(HELLO, on_text=seen.append)
     assert len(seen) < 150
