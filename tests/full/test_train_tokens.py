@@ -142,13 +142,13 @@ def test_a_killed_run_ends_in_the_weights_of_an_uninterrupted_one(data: Path, ch
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["full.token_data"])
     steps = context.Value("i", -1)
-    process = context.Process(target=run, args=(data, checkpoint, tmp_path / "killed", steps))
+    process = context.Process(target=run, args=(data, checkpoint, tmp_path / "killed", steps), kwargs={"until": 3})
     process.start()
     while process.exitcode is None and steps.value < 2:
         time.sleep(0.001)
     process.kill()
     process.join()
-    assert steps.value >= 2
+    assert 2 <= steps.value <= 3  # it cannot have ended before it was killed
     assert not (tmp_path / "killed" / TOKENS_FILE).exists()
     resumed = run(data, checkpoint, tmp_path / "killed", resume=True)
     assert resumed["weights_sha256"] == whole["weights_sha256"]

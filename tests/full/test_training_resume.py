@@ -53,14 +53,14 @@ def test_ten_kills_at_random_points_change_no_bit(data: Path, tmp_path: Path) ->
     chance, seen = random.Random(0), []
     while len(seen) < KILLS:
         process, steps = start(out, True)
-        goal = (seen[-1] if seen else 0) + chance.randint(0, 3)
+        goal = max(seen, default=0) + chance.randint(0, 3)
         while process.exitcode is None and steps.value < goal:
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.01))  # anywhere in a step, or while its checkpoint is being written
         process.kill()
         process.join()
         seen.append(max(0, steps.value))
-    assert seen[-1] > 3  # the kills fell into the training, and it went on between them
+    assert max(seen) > 3  # they fell into the training; a quick machine may end it before the last one
     last, _ = start(out, True)
     last.join()
     assert last.exitcode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,23 @@ def local_model(folder: Path) -> QwenModel:
     return QwenModel(load_checkpoint(folder, device="cpu", max_pixels=4 * 784))
 
 
-def run(data: Path, checkpoint: Path, out: Path, steps: Any = None, *, resume: bool = False, **config: Any) -> Any:
-    """Train on ``plate`` while ``ring`` is held out; ``steps.value`` tells how far it is."""
+def run(
+    data: Path,
+    checkpoint: Path,
+    out: Path,
+    steps: Any = None,
+    *,
+    until: int | None = None,
+    resume: bool = False,
+    **config: Any,
+) -> Any:
+    """Train on ``plate`` while ``ring`` is held out; ``steps.value`` tells how far it is; it stays at ``until``."""
 
     def report(what: str, done: int, total: int) -> None:
         if steps is not None and what == "training":
             steps.value = done
+        while until is not None and what == "training" and done >= until:
+            time.sleep(3600)
 
     return train_tokens(
         sources(data, "plate"),
