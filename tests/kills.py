@@ -6,6 +6,7 @@ printed before that is what they acknowledged; it is written to standard output 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -40,16 +41,16 @@ def photo(path: Path, seed: int) -> Path:
 
 def adding(folder: Path, run: int) -> Iterator[list[str]]:
     """``kb add``, one picture after the other."""
-    for step in range(50):
-        picture = photo(folder / f"{run}-{step}.png", 100 * run + step)
+    for step in itertools.count():
+        picture = photo(folder / f"{run}-{step}.png", 10_000 * run + step)
         name = f"plate.burr.{run}-{step}"
         yield ["kb", "add", str(picture), "--note", "burr, rework", "--product", "plate", "--id", name]
 
 
 def importing(folder: Path, run: int) -> Iterator[list[str]]:
     """``kb import``, one table of three rows after the other."""
-    for step in range(50):
-        photo(folder / f"{run}-{step}.png", 100 * run + step)
+    for step in itertools.count():
+        photo(folder / f"{run}-{step}.png", 10_000 * run + step)
         table = folder / f"{run}-{step}.csv"
         rows = [f"plate.{run}-{step}.{row},plate,burr,{f'{run}-{step}.png' if row == 0 else ''}" for row in range(3)]
         table.write_text("\n".join(["id,product,type,picture", *rows]))
@@ -58,19 +59,19 @@ def importing(folder: Path, run: int) -> Iterator[list[str]]:
 
 def editing(folder: Path, run: int) -> Iterator[list[str]]:
     """``kb edit`` of the run's own page, one change after the other."""
-    for step in range(50):
+    for step in itertools.count():
         yield ["kb", "edit", f"plate.page.{run}", "--action", f"Step {step}.", "--author", "Bob"]
 
 
 def snapping(folder: Path, run: int) -> Iterator[list[str]]:
     """``kb snapshot``, one archive after the other."""
-    for step in range(50):
+    for step in itertools.count():
         yield ["kb", "snapshot", str(folder / f"{run}-{step}.tar")]
 
 
 def restoring(folder: Path, run: int) -> Iterator[list[str]]:
     """``kb restore`` of one state and another, in turn."""
-    for step in range(50):
+    for step in itertools.count():
         yield ["kb", "restore", str(folder / ("old.tar" if step % 2 else "new.tar")), "--discard"]
 
 
@@ -113,7 +114,6 @@ def child(commands: Iterator[list[str]], channel: int) -> None:
     for arguments in commands:
         if code := command(arguments):
             os._exit(code)
-    os._exit(99)
 
 
 def run(what: str, folder: Path) -> list[str]:
