@@ -24,6 +24,7 @@ ARGUMENTS = (
     " --disable-component-update --disable-sync"
 ).split()
 COUNT, MANY = 240, 5000
+PATIENCE_MS = 60_000
 LONGEST_TASK_MS = 200
 """On a machine that does WORK in WORK_MS; a slower or busier one gets more in proportion."""
 TRIES = 3
@@ -73,6 +74,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
             profile, executable_path=CHROMIUM, args=ARGUMENTS, headless=True, viewport={"width": 1440, "height": 900}
         )
         browser.add_init_script(WATCH)
+        browser.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
