@@ -16,6 +16,7 @@ from ...agent.uncertainty.agreement import draw_meanings
 from ...agent.vision_language import LetterAnswer, Message, Slot, VisionLanguageModel
 from ...agent.vision_language.reported import named_letter
 from ...agent.vision_language.served import LETTER_TOKENS
+from ...tools.knowledge.categories import CategoryChoice
 from ...tools.knowledge.schema import KnowledgeDocument
 from ...training.questions import PRIOR_TASKS, compose_question, knowledge_lines
 from .answering import Known, permuted, record, says_yes
@@ -50,7 +51,9 @@ class Given:
         query: uint8 RGB (H, W, 3).
         references: uint8 RGB.
         prior: of which the lines are told; None for none.
-        pages: quoted, best first.
+        pages: quoted, best first; none with questions about the part, since they were searched with its true name.
+        category: the kind of part as predicted; for questions about the part.
+        good_pages: of that category's candidates.
         slot: prior tokens.
     """
 
@@ -58,6 +61,8 @@ class Given:
     references: tuple[NDArray[np.uint8], ...] = ()
     prior: Prior | None = None
     pages: tuple[KnowledgeDocument, ...] = ()
+    category: CategoryChoice | None = None
+    good_pages: tuple[KnowledgeDocument, ...] = ()
     slot: Slot | None = None
 
 
@@ -121,11 +126,14 @@ class Asking:
             pages = _once((*evidence.type_pages, *pages))
         about_the_part = PRIOR_TASKS[question_of(item).task] == "object"  # to which the map says nothing
         vectors = evidence.prior_vectors if arm.tokens and not about_the_part else None
+        predicted = about_the_part and arm.pages is not None  # what the part is: never by the name that is asked for
         return Given(
             query=picture(self.root / item.image),
             references=tuple(picture(self.root / path) for path in paths),
             prior=prior,
-            pages=pages,
+            pages=() if about_the_part else pages,
+            category=evidence.category if predicted else None,
+            good_pages=evidence.good_pages if predicted else (),
             slot=None if vectors is None else Slot("prior", len(vectors), vectors),
         )
 
@@ -136,14 +144,11 @@ class Asking:
         lines = () if given.prior is None else prior_lines(given.prior, task)
         if given.prior is not None and not given.prior.calibrated and task == "detection":
             lines = raw_lines(given.prior)
-        told = bool(given.pages)
         return compose_question(
             question,
             query=given.query,
             references=given.references,
-            knowledge_lines=knowledge_lines(
-                question.task, given.pages, evidence.category if told else None, evidence.good_pages if told else ()
-            ),
+            knowledge_lines=knowledge_lines(question.task, given.pages, given.category, given.good_pages),
             prior_lines=lines,
             prior_slot=given.slot,
         )
@@ -156,9 +161,9 @@ class Asking:
         return found
 
     def reordered(self, item: Item, given: Given, evidence: PictureEvidence, count: int) -> list[LetterAnswer]:
-        """Answers under other orders of the options, mapped back to the letters asked first."""
+        """Answers under other orders of the options, as far as there are so many, in the letters asked first."""
         found = []
-        for turn in range(1, count + 1):
+        for turn in range(1, min(count, len(item.options) - 1) + 1):
             moved, back = permuted(item, turn)
             found.append(mapped_back(self.choose(moved, given, evidence), back))
         return found
@@ -175,7 +180,7 @@ class Asking:
 
         drawn = draw_meanings(self.model, self.messages(item, given, evidence), letter, max_tokens=LETTER_TOKENS)
         self.calls += len(drawn)
-        others = self.reordered(item, given, evidence, min(ORDERS, len(letters) - 1))
+        others = self.reordered(item, given, evidence, ORDERS)
         return drawn, tuple(other.letter for other in others)
 
     def _think(

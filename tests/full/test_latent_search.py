@@ -253,6 +253,9 @@ def test_one_letter_whatever_the_order_is_not_confirmed_by_other_orders() -> Non
     habit = [only("B"), only("C"), only("A")]
     assert not may_change("A", "B", None, lambda n: habit[:n], UNHURRIED)
     assert may_change("A", "B", None, lambda n: [only("B"), only("A"), only("B")][:n], UNHURRIED)
+    assert may_change("A", "B", None, lambda n: [only("B")], UNHURRIED)  # of two options: the one other order
+    assert not may_change("A", "B", None, lambda n: [only("A")], UNHURRIED)
+    assert not may_change("A", "B", None, lambda n: [], UNHURRIED)
     assert may_change("A", "A", None, None, UNHURRIED)
     assert not may_change("A", "B", None, None, UNHURRIED)
     assert not may_change("A", "B", {"A": 0.0, "B": 0.2}, None, UNHURRIED)

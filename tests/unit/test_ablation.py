@@ -32,6 +32,7 @@ from flawscope.benchmarks.mmad.priors import shrunk
 from flawscope.benchmarks.mmad.questions import Item, ItemSet, load_items
 from flawscope.benchmarks.mmad.run import LOG
 from flawscope.benchmarks.mmad.workshop import open_workshop, references_of
+from flawscope.tools.knowledge.categories import CategoryChoice
 from flawscope.tools.knowledge.schema import load_documents
 
 PRODUCT = "textile"  # the one product with a page among the few documents of the cheap parts
@@ -241,13 +242,39 @@ def test_an_area_is_argued_against_only_in_doubt_and_moves_the_probability_withi
     assert Asking(Argues(0.6), items.root).line(other, BY_NAME["A9.refute"], evidence)["refuted"] is False
 
 
+def test_what_the_part_is_comes_from_the_prediction_and_never_from_its_true_name(
+    items: ItemSet, source: EvidenceSource
+) -> None:
+    item = part(items)
+    silent = replace(source.of(item), category=CategoryChoice("generic"), good_pages=())
+    asking = Asking(Reader(), items.root)
+    for arm in ("A2", "A3", "A5", "A9"):
+        given = asking.given(item, BY_NAME[arm], silent)
+        assert "> " not in asking.messages(item, given, silent)[-1].text
+    sure = replace(silent, category=CategoryChoice("predicted", (("anvil", 0.9),)))
+    told = asking.messages(item, asking.given(item, BY_NAME["A2"], sure), sure)[-1].text
+    assert "anvil" in told
+    assert "anvil" not in asking.messages(item, asking.given(item, BY_NAME["A1"], sure), sure)[-1].text
+
+
+def test_two_options_have_one_other_order(items: ItemSet, source: EvidenceSource) -> None:
+    item = one(items, "Anomaly Detection")
+    asking, evidence = Asking(Reader(), items.root), source.of(item)
+    given = asking.given(item, BY_NAME["A5"], evidence)
+    assert len(item.options) == 2
+    assert len(asking.reordered(item, given, evidence, 3)) == 1
+    other = replace(item, task="Defect Classification", options={letter: letter * 3 for letter in "ABCD"})
+    assert len(asking.reordered(other, given, evidence, 3)) == 3
+
+
 def test_further_evidence_depends_on_what_is_asked(items: ItemSet, source: EvidenceSource) -> None:
     item = part(items)
     evidence = source.of(item)
     asking = Asking(Reader(), items.root)
     given = asking.given(item, BY_NAME["A9"], evidence)
-    assert [name for name, _ in further(item, given, evidence)] == (["more_docs"] if evidence.further else [])
+    assert further(item, given, evidence) == []  # pages are searched with the name that is asked for
     defect = replace(item, task="Defect Classification")
+    given = asking.given(defect, BY_NAME["A9"], evidence)
     names = [name for name, _ in further(defect, given, evidence)]
     assert names[0] == "zoom"
     zoomed = further(defect, given, evidence)[0][1].query

@@ -50,7 +50,7 @@ def may_change(
     reordered: Reordered | None,
     settings: LatentSettings,
 ) -> bool:
-    """G2: another letter than the base's needs the expert, or two of three other orders of the options.
+    """G2: another letter than the base's needs the expert, or two of three other orders (the one, of two options).
 
     The orders are asked without think tokens: those were made for letters that mean something else there.
 
@@ -67,7 +67,8 @@ def may_change(
         return True
     if reordered is None:
         return False
-    return sum(answer.letter == proposed for answer in reordered(ORDERS)) >= CONFIRMING
+    answers = reordered(ORDERS)
+    return sum(answer.letter == proposed for answer in answers) >= max(1, min(CONFIRMING, len(answers)))
 
 
 def is_grounded(prompt: LatentPrompt, best: Best, search: Search, answer: str, settings: LatentSettings) -> bool:
