@@ -145,6 +145,7 @@ def serve_http(server: Any, port: int, token: str | None = None) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((LOOPBACK, port))
+            listening.listen()  # before the address is told: who asks at once waits instead of being refused
         except OSError as error:
             raise ConfigError(f"port {port} cannot be used: {error.strerror}.", hint="Name another: --port") from error
         asks = "" if token is None else ", for clients with the token"

@@ -412,7 +412,7 @@ def test_peak_memory_counts_what_was_let_go() -> None:
     with peak_mb() as small:
         pass
     with peak_mb() as large:
-        held = np.ones(60_000_000, np.uint8)
+        held = np.ones(500_000_000, np.uint8)  # far more than what the kernel takes from a process meanwhile
         del held
     if small.value is not None and large.value is not None:
-        assert large.value - small.value > 40
+        assert large.value - small.value > 300
