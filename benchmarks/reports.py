@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ..agent.home import write_json_atomically
 from ..agent.inspector import InspectionDeps, Inspector
 from ..agent.schemas import InspectionReport
 from ..agent.settings import LoadedSettings
+from ..graphs.state import Action
 from ..tools.ad_expert.zero_shot import ZeroShotConfig
 from ..tools.enrolment import fit_product
 from ..tools.product_model import ProductModel
@@ -35,7 +36,7 @@ __all__ = ["Drawn", "draw", "render", "run_reports"]
 
 LOG = "reports.jsonl"
 EXAMPLES = 3
-ACTIONS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute", "latent"})
+ACTIONS = frozenset(get_args(Action))
 Progress = Callable[[str, int, int], None]
 
 
