@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -127,6 +127,12 @@ def permuted(item: Item, turn: int) -> tuple[Item, dict[str, str]]:
     options = {new: item.options[old] for new, old in back.items()}
     answer = next(new for new, old in back.items() if old == item.answer)
     return replace(item, options=options, answer=answer), back
+
+
+def other_orders(item: Item, count: int) -> Iterator[tuple[Item, dict[str, str]]]:
+    """The question under other orders of its options, so many or as many as there are; see ``permuted``."""
+    for turn in range(1, min(count, len(item.options) - 1) + 1):  # then the first order comes again
+        yield permuted(item, turn)
 
 
 def answered(item: Item, answerer: Answerer, messages: Sequence[Message], known: Known | None = None) -> dict[str, Any]:

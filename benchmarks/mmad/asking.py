@@ -19,7 +19,7 @@ from ...agent.vision_language.served import LETTER_TOKENS
 from ...tools.knowledge.categories import CategoryChoice
 from ...tools.knowledge.schema import KnowledgeDocument
 from ...training.questions import PRIOR_TASKS, compose_question, knowledge_lines
-from .answering import Known, permuted, record, says_yes
+from .answering import Known, other_orders, record, says_yes
 from .arms import Arm
 from .evidence import PictureEvidence
 from .questions import Item
@@ -163,8 +163,7 @@ class Asking:
     def reordered(self, item: Item, given: Given, evidence: PictureEvidence, count: int) -> list[LetterAnswer]:
         """Answers under other orders of the options, as far as there are so many, in the letters asked first."""
         found = []
-        for turn in range(1, min(count, len(item.options) - 1) + 1):
-            moved, back = permuted(item, turn)
+        for moved, back in other_orders(item, count):
             found.append(mapped_back(self.choose(moved, given, evidence), back))
         return found
 

@@ -17,7 +17,7 @@ from ...agent.vision_language import Message
 from ...tools.imaging import load_image
 from ...training.questions import Question, compose_question
 from ..run_folder import RunFolder, open_run
-from .answering import Answerer, Known, MostFrequent, answered, permuted
+from .answering import Answerer, Known, MostFrequent, answered, other_orders
 from .protocol import official_messages
 from .questions import Item, ItemSet, Templates, load_items
 from .tables import Summary, summarise
@@ -192,8 +192,7 @@ def run_mmad(
 
     def ask(item: Item) -> dict[str, Any]:
         again = []
-        for turn in range(1, min(protocol.permutations, len(item.options) - 1) + 1):  # then the first order comes again
-            moved, back = permuted(item, turn)
+        for moved, back in other_orders(item, protocol.permutations):
             found = answerer.answer(moved, asked(items, moved, protocol))
             again.append(back.get(found.letter or ""))
         return answered(item, answerer, asked(items, item, protocol), Known(permuted=tuple(again)))
