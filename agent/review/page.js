@@ -3,7 +3,7 @@
 const at = (id) => document.getElementById(id);
 const base = location.pathname.replace(/[^/]*$/, "");
 const done = [];
-let items = [], shown = null, filter = "open", view = "picture", busy = false, asked = 0;
+let items = [], shown = null, filter = "open", view = "picture", busy = false, asked = 0, loading = false;
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -34,6 +34,7 @@ async function ask(path, told) {
 
 const isOpen = (item) => item.decision === null;
 const words = (name) => name.replaceAll("_", " ");
+const still = () => busy || loading;  // nothing is decided while another picture than the one on the screen was asked for
 const toConfirm = () => Boolean(shown && shown.decision && !shown.confirmed_by);
 const inFilter = (item) => filter === "all" || (filter === "open") === isOpen(item);
 
@@ -70,19 +71,21 @@ async function load() {
 
 function setButtons() {
   const open = shown !== null && shown.decision === null;
-  at("ok").disabled = !open || busy || Boolean(shown.unread);
-  at("ng").disabled = !open || busy;
+  at("ok").disabled = !open || still() || Boolean(shown.unread);
+  at("ng").disabled = !open || still();
   at("noting").hidden = !open;
   at("confirming").hidden = !toConfirm();
-  at("confirm").disabled = busy;
-  at("skip").disabled = busy || !items.some(isOpen);
-  at("undo").disabled = busy || !(done.length || (shown && shown.decision));
+  at("confirm").disabled = still();
+  at("skip").disabled = still() || !items.some(isOpen);
+  at("undo").disabled = still() || !(done.length || (shown && shown.decision));
   for (const id of ["mark", "zoom"]) at(id).disabled = shown === null;
   at("view").disabled = shown === null || !shown.map;
 }
 
 async function show(id) {
   const mine = ++asked;  // answers may overtake each other: only what was asked for last is shown, and decided
+  loading = true;
+  setButtons();
   if (id === undefined) {
     shown = null;
     drawItem();
@@ -104,6 +107,7 @@ async function show(id) {
 }
 
 function drawItem() {
+  loading = false;
   drawList();
   setButtons();
   const facts = at("facts");
@@ -202,14 +206,14 @@ async function step(path, told, said) {
 }
 
 function decide(verdict, kind) {
-  if (!shown || shown.decision || busy) return;
+  if (!shown || shown.decision || still()) return;
   if (verdict === "OK" && shown.unread) return say(`It could not be read, so it cannot be OK. ${shown.unread}`, true);
   const told = {id: shown.id, version: shown.version, verdict, defect_type: kind, note: at("note").value};
   step("decide", told, `${shown.name}: ${verdict}${kind ? ", " + words(kind) : ""}.`);
 }
 
 function confirmShown() {
-  if (busy || !toConfirm()) return;
+  if (still() || !toConfirm()) return;
   step("confirm", {id: shown.id, version: shown.version}, `${shown.name}: ${shown.decision.verdict} confirmed.`);
 }
 
@@ -222,7 +226,7 @@ function undo() {
 }
 
 function openKinds() {
-  if (!shown || shown.decision || busy) return;
+  if (!shown || shown.decision || still()) return;
   const names = [...new Set([...shown.candidates.map((one) => one.name), ...shown.types])].filter((name) => name !== "unknown").slice(0, 9);
   at("types").replaceChildren(...names.map((name, index) => {
     const button = element("button", `${words(name)} `);
@@ -237,6 +241,7 @@ function openKinds() {
 }
 
 function decideKind(kind) {
+  if (still()) return;
   at("kind").close();
   decide("NG", kind);
 }
@@ -248,7 +253,7 @@ function toggle(button, on) {
 const pressed = (button) => button.getAttribute("aria-pressed") === "true";
 
 const actions = {
-  o: () => decide("OK", ""), n: openKinds, s: () => { if (!busy) { say(""); next(); } }, u: () => busy || undo(), c: confirmShown,
+  o: () => decide("OK", ""), n: openKinds, s: () => { if (!still()) { say(""); next(); } }, u: () => still() || undo(), c: confirmShown,
   v: () => { view = view === "overlay" ? "picture" : "overlay"; if (shown) drawPicture(); },
   b: () => { at("boxes").style.display = toggle(at("mark"), !pressed(at("mark"))) ? "" : "none"; },
   z: () => { at("stage").classList.toggle("actual", toggle(at("zoom"), !pressed(at("zoom")))); fit(); },

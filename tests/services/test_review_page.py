@@ -95,6 +95,11 @@ class Watched:
             " return p.closest('[hidden]') || !p.hasAttribute('src') || (p.complete && p.naturalWidth > 0); }"
         )
 
+    def choose(self, text: str) -> None:
+        """Click the row with this text and wait until it is the one shown."""
+        self.page.locator("#list button", has_text=text).click()
+        expect(self.page.locator("#list [aria-current]")).to_contain_text(text)
+
     def shot(self, name: str) -> None:
         """A screenshot, where somebody wants to look."""
         if folder := os.environ.get("REVIEW_SCREENSHOTS"):
@@ -161,8 +166,7 @@ def test_the_queue_is_worked_through_with_keys(tab: Watched, server: ReviewServe
 
 def test_a_workflow_goes_on_and_asks_again(tab: Watched, server: ReviewServer) -> None:
     page = tab.page
-    page.locator("#list button", has_text="a workflow waits").click()
-    expect(page.locator("#facts")).to_contain_text("square.png")
+    tab.choose("a workflow waits")
     tab.shot("workflow")
     page.keyboard.press("n")
     page.keyboard.press("1")
@@ -297,6 +301,26 @@ def test_what_was_asked_for_last_is_shown_whatever_answer_comes_last(tab: Watche
     (entry,) = server.desk.journal.entries()
     assert entry.data["item"]["image"].endswith("good.png")
     page.unroute("**/item/*")
+
+
+def test_nothing_is_decided_while_another_picture_is_on_its_way(tab: Watched, server: ReviewServer) -> None:
+    page, held = tab.page, []
+    page.route("**/item/*", held.append)
+    page.locator("#list button", has_text="a workflow waits").click()
+    for button in ("#ok", "#ng", "#skip"):
+        expect(page.locator(button)).to_be_disabled()
+    for key in "onsu":
+        page.keyboard.press(key)
+    expect(page.locator("#kind")).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("#list [aria-current]")).to_contain_text("a workflow waits")
+    expect(page.locator("#progress")).to_have_text("4 open, 0 decided")
+    assert kinds(server) == []
+    page.unroute("**/item/*")
+    page.keyboard.press("o")
+    expect(page.locator("#progress")).to_have_text("3 open, 1 decided")
+    assert kinds(server) == ["decided", "resumed"]
+    assert tab.complaints == []
 
 
 def test_a_picture_that_changed_is_not_shown(tab: Watched, server: ReviewServer, tmp_path: Path) -> None:
