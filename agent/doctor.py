@@ -138,14 +138,16 @@ def _reasoner(loaded: LoadedSettings) -> str:
 
 
 def _products(loaded: LoadedSettings) -> str:
+    from ..tools.ad_expert.head_file import configured_head
     from ..tools.backbones import load_backbone
-    from ..tools.products import list_products, load_product
+    from ..tools.product_files import list_products, load_product
 
     names = list_products(loaded.home.products)
-    backbone = load_backbone(loaded.settings.backbone, loaded) if names else None
-    for name in names:
-        if backbone is not None:
-            load_product(loaded.home.products, name, backbone)
+    if names:
+        backbone = load_backbone(loaded.settings.backbone, loaded)
+        head = configured_head(backbone, loaded)
+        for name in names:
+            load_product(loaded.home.products, name, backbone, head)
     return (
         f"{len(names)} enrolled, all files verified"
         if names

@@ -206,3 +206,8 @@ def _is_abandoned(folder: Path) -> bool:
     if owned is not None:
         os.close(owned)
     return owned is not None
+
+
+def is_file_or_was(path: Path) -> bool:
+    """Whether this is a file, or a link whose file is gone: nothing that somebody put there is passed over silently."""
+    return path.is_file() or (path.is_symlink() and not path.exists())

@@ -18,6 +18,7 @@ from .schemas import InspectionReport
 from .settings import LoadedSettings, Settings, load_settings
 
 if TYPE_CHECKING:
+    from ..tools.ad_expert.reference_head import ReferenceHead
     from ..tools.ad_expert.text_anchors import TextAnchors
     from ..tools.ad_expert.zero_shot import ZeroShotExpert
     from ..tools.backbones import Backbone
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..tools.control_plan.store import PlanVersion
     from ..tools.knowledge.base import KnowledgeBase
     from ..tools.logic.checks import LogicModel
-    from ..tools.products import ProductModel
+    from ..tools.product_model import ProductModel
     from .uncertainty.calibrator import Calibrator
     from .vision_language import OnText
     from .vision_language.prior import PriorTokens
@@ -85,15 +86,27 @@ class InspectionDeps:
         return configured_anchors(self.backbone, self.loaded)
 
     @cached_property
+    def head(self) -> ReferenceHead | None:
+        """The trained head that whole pictures are scored with; None when none is set."""
+        if self.settings.trained_head is None:
+            return None
+        from ..tools.ad_expert.head_file import configured_head
+
+        return configured_head(self.backbone, self.loaded)
+
+    @cached_property
     def zero_shot(self) -> ZeroShotExpert | None:
         """The expert for pictures without references; None for a backbone without a text tower."""
-        from ..tools.ad_expert.anchor_source import configured_type_prompts
+        from ..tools.ad_expert.anchor_source import configured_picture_prompts, configured_type_prompts
         from ..tools.ad_expert.zero_shot import ZeroShotConfig, ZeroShotExpert
 
-        if self.anchors is None:
+        if not self.backbone.has_text:
             return None
+        prompted = configured_picture_prompts(self.backbone, self.loaded)
+        anchors = self.anchors if prompted is None else None
         type_prompts = configured_type_prompts(self.backbone, self.home)
-        return ZeroShotExpert(self.backbone, self.anchors, ZeroShotConfig(self.settings.loc_mode), type_prompts)
+        config = ZeroShotConfig(self.settings.loc_mode)
+        return ZeroShotExpert(self.backbone, anchors, config, type_prompts, prompted)
 
     @cached_property
     def reasoner(self) -> Reasoner:
@@ -156,7 +169,7 @@ class InspectionDeps:
     def ad_hoc(self) -> ProductModel:
         """The product fitted to ``references``."""
         from ..tools.ad_expert.zero_shot import ZeroShotConfig
-        from ..tools.products import fit_product
+        from ..tools.enrolment import fit_product
 
         return fit_product(
             "ad hoc",
@@ -165,6 +178,7 @@ class InspectionDeps:
             max_pixels=self.settings.max_pixels,
             anchors=self.anchors,
             words=ZeroShotConfig(self.settings.loc_mode),
+            head=self.head,
             progress=self.progress,
         )
 
@@ -179,9 +193,9 @@ class InspectionDeps:
         if name is None:
             return None
         if name not in self.products:
-            from ..tools.products import load_product
+            from ..tools.product_files import load_product
 
-            found = load_product(self.home.products, name, self.backbone)
+            found = load_product(self.home.products, name, self.backbone, self.head)
             if (planned := self.plan(name)) is not None:
                 from ..tools.control_plan.enrolled import refuse_other_regions
 
@@ -281,6 +295,7 @@ class Inspector:
         Raises:
             FlawscopeError: the product, the references, the weights or the knowledge base cannot be used.
         """
+        _ = self.deps.head
         if self.deps.product(product) is None:
             _ = self.deps.zero_shot
         if isinstance(self.deps.reasoner, Prepared):

@@ -52,6 +52,9 @@ class Settings(BaseModel):
     trained_prompts: Path | None = Field(
         None, description="prompts.safetensors of train expert in place of the generic words; for its own CLIP weights"
     )
+    trained_head: Path | None = Field(
+        None, description="head.npz of train expert to score whole pictures with; for its own embedded backbone"
+    )
     retriever: Path | None = Field(
         None, description="retriever.safetensors of train retriever, applied to pictures before they are compared"
     )
@@ -97,6 +100,10 @@ class Settings(BaseModel):
         description="show a model the expert's map over the picture too; measured elsewhere to cost detection accuracy",
     )
     latent: bool = Field(False, description="let qwen_vl search in its embedding space when it is in doubt")
+    latent_normals: Path | None = Field(
+        None,
+        description="normals.json of bench ablation --goods: leaves latent out if it spoils good parts; none: unknown",
+    )
     false_alarm: float = Field(0.05, gt=0.0, lt=0.5, description="stated share of good parts that may alarm")
     retrieval: Literal["relevance", "paper", "top_k", "mmr"] = Field(
         "relevance", description="how documents are chosen"
@@ -127,7 +134,7 @@ class Settings(BaseModel):
         False, description="ask a doubtful model again, drawn and in other orders: signs of doubt for a calibrator"
     )
     actions: tuple[Literal["zoom", "reference", "self_consistency", "more_docs", "refute", "latent"], ...] = Field(
-        ("zoom", "reference", "refute", "latent", "self_consistency", "more_docs"),
+        ("zoom", "reference", "latent", "refute", "self_consistency", "more_docs"),
         description="retry actions, in order of preference; refute and latent are for reasoners that are models",
     )
     ask_human: bool = Field(

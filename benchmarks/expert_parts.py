@@ -78,7 +78,7 @@ class WordsJudge:
 
     def localise(self, features: VisualFeatures, rgb: Picture) -> ZeroShotLook:
         """See ``ZeroShotExpert.localise``."""
-        return self.expert.localise(features, rgb.shape[0], rgb.shape[1])
+        return self.expert.localise(features, rgb)
 
     def regions(self, found: ZeroShotLook) -> list[FoundRegion]:
         """Areas that stand out of the picture, as the inspection finds them."""

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.errors import ConfigError, InputError, MissingExtraError
-from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
-from ..tools.ad_expert.reference_head import HeadMemory, ReferenceHead
-from ..tools.backbones import Backbone, VisualFeatures, load_backbone
+from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid
+from ..tools.ad_expert.reference_head import ReferenceHead, head_scores
+from ..tools.backbones import Backbone, load_backbone
 from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import image_auroc
@@ -43,7 +43,6 @@ RECALL = 0.95
 METRICS = ("image_auroc", "false_alarms", "pixel_auroc", "aupro", "iou", "support")
 
 Say = Callable[[str], None]
-Scored = tuple[float, NDArray[np.float32]]
 
 
 @dataclass
@@ -221,26 +220,11 @@ def _judge(
         tallies[UNTRAINED].add(score, patches, test.is_defective, mask)
         for prompt, head in heads.items():
             tally = tallies[NAMES[prompt]]
-            tally.add(*head_scores(head, features, memory, look, config.expert.top_fraction), test.is_defective, mask)
+            read = head.inputs(features, memory)
+            tally.add(*head_scores(head, read, memory, look, config.expert.top_fraction), test.is_defective, mask)
             if prompt != "none":
-                tally.supports.append(head.support(head.inputs(features, memory)))
+                tally.supports.append(head.support(read))
     return {method: tally.figures() for method, tally in tallies.items()}
-
-
-def head_scores(
-    head: ReferenceHead, features: VisualFeatures, memory: HeadMemory, look: float, top_fraction: float
-) -> Scored:
-    """The head's image score and patch scores of a picture.
-
-    Args:
-        head: trained.
-        features: of the picture.
-        memory: of the references.
-        look: what the look of the whole part adds to the untrained score, in units of distance.
-        top_fraction: share of the patches that makes the score.
-    """
-    grid = head.logits(head.inputs(features, memory))
-    return top_fraction_mean(grid, top_fraction) + look / float(memory.spread[-1]), grid
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

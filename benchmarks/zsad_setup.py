@@ -77,7 +77,6 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
     """
     from ..agent.inspector import InspectionDeps
     from ..tools.ad_expert.type_store import load_centroids
-    from ..tools.ad_expert.zero_shot import describe_anchors
 
     deps = InspectionDeps(loaded)
     expert = deps.zero_shot
@@ -104,14 +103,16 @@ def configured_setup(loaded: LoadedSettings, types: PromptForm | None = None) ->
         learnt += _trained_on_by_card(prompts.expanduser())
     if centroids is not None:
         learnt += training_names(str(row["product"]) for row in centroids.card["sources"])
+    words = expert.describe()
     identity = {
         "backbone": deps.backbone.name,
         "weights_sha256": deps.backbone.weights_sha256,
         "image_size_px": deps.backbone.image_size_px,
         "types": form,
-        "trained_prompts": expert.anchors.prompts_sha256 if prompts is not None else None,
+        "trained_prompts": words["first_prompts_sha256"] if prompts is not None else None,
         "types_sha256": str(centroids.card["sha256"]) if centroids else None,
-        **describe_anchors(expert.anchors, expert.config),
+        **{key: words[key] for key in ("prompts_sha256", "anchors", "loc_mode")},
+        **({"prompt": expert.prompted.kind} if expert.prompted else {}),
     }
     trained = tuple(sorted(set(learnt)))
     if form in ("base", "cls"):
@@ -135,7 +136,10 @@ def expert_for(expert: ZeroShotExpert, form: PromptForm, noun: str | None, folde
     from ..tools.ad_expert.type_prompts import type_anchors
     from ..tools.ad_expert.zero_shot import ZeroShotExpert
 
-    anchors, type_prompts = expert.anchors, expert.type_prompts if form in ("cls", "both") else None
+    type_prompts = expert.type_prompts if form in ("cls", "both") else None
+    if expert.prompted is not None:  # they name no product
+        return ZeroShotExpert(expert.backbone, None, expert.config, type_prompts, expert.prompted)
+    anchors = expert.anchors
     if form in ("obj", "both") and noun is not None:
         anchors = type_anchors(expert.backbone, form="obj", noun=noun, folder=folder)
         type_prompts = replace(type_prompts, noun=noun) if type_prompts else None

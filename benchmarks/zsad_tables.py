@@ -59,8 +59,9 @@ def heading(protocol: Mapping[str, Any]) -> str:
 
 def words_of(protocol: Mapping[str, Any]) -> str:
     """What the prompts named, as it stands behind a heading; nothing for a scorer that does not say."""
-    form, trained = protocol["scorer"].get("types"), protocol["scorer"].get("trained_prompts")
-    return f", {'trained ' if trained else ''}prompts {form}" if form else ""
+    scorer = protocol["scorer"]
+    trained = f"trained {scorer.get('prompt', '')}".rstrip() + " " if scorer.get("trained_prompts") else ""
+    return f", {trained}prompts {scorer['types']}" if scorer.get("types") else ""
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

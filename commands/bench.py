@@ -75,6 +75,18 @@ def bench_fewshot(
     _bench("fewshot" if peer is None else "peers", data, numbers(shots), draws=draws)
 
 
+@app.command("parts")
+def bench_parts(
+    data: DataOption,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Good references.")] = 4,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Random draws of references.")] = 3,
+    products: Annotated[str | None, typer.Option("--products", help="Only these, comma-separated.")] = None,
+) -> None:
+    """What each part of the expert is worth: one changed at a time, the rest as it ships."""
+    names = products.split(",") if products else None
+    _bench("fewshot_parts", data, shots, draws, names)
+
+
 @app.command("decisions")
 def bench_decisions(data: DataOption) -> None:
     """False alarms against the stated rate, detection, calibration error, REVIEW and what the retry loop brings."""

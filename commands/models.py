@@ -38,7 +38,9 @@ def models_list(
         return
     from rich.table import Table
 
-    table = Table("name", "here", "for", "MB", "licence", "sha256", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "here", "for", "MB", "licence", "sha256"):
+        table.add_column(column, no_wrap=column == "name")  # it is typed after pull, so it must be whole
     for weights, state in rows:
         hashes = [file.sha256 for file in weights.files]
         stated = f"{hashes[0][:12]}…" if hashes[0] else "unknown"

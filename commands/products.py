@@ -44,6 +44,7 @@ def enroll(
     loaded = settings(profile=profile, home=home, false_alarm=false_alarm)
     from ..agent.terminal import ProgressBar
     from ..tools.ad_expert.anchor_source import configured_anchors
+    from ..tools.ad_expert.head_file import configured_head
     from ..tools.ad_expert.zero_shot import ZeroShotConfig
     from ..tools.backbones import load_backbone
     from ..tools.control_plan.store import PlanStore
@@ -66,6 +67,7 @@ def enroll(
             max_pixels=loaded.settings.max_pixels,
             anchors=configured_anchors(backbone, loaded),
             words=ZeroShotConfig(loaded.settings.loc_mode),
+            head=configured_head(backbone, loaded),
             plan=planned[0] if planned else None,
             progress=progress,
         )
@@ -75,7 +77,7 @@ def enroll(
 @app.command("list")
 def products_list(home: HomeOption = None) -> None:
     """List the enrolled products."""
-    from ..tools.products import list_products
+    from ..tools.product_files import list_products
 
     names = list_products(settings(home=home).home.products)
     if not names:
@@ -90,10 +92,13 @@ def products_show(
 ) -> None:
     """Show a product: references, calibration, types; its files are verified."""
     loaded = settings(home=home)
+    from ..tools.ad_expert.head_file import configured_head
     from ..tools.backbones import load_backbone
-    from ..tools.products import describe, load_product
+    from ..tools.product_files import load_product
+    from ..tools.products import describe
 
-    model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone, loaded))
+    backbone = load_backbone(loaded.settings.backbone, loaded)
+    model = load_product(loaded.home.products, product, backbone, configured_head(backbone, loaded))
     print_plain(describe(model, loaded.false_alarm_of(model.false_alarm)))
 
 
@@ -104,7 +109,8 @@ def products_remove(
     home: HomeOption = None,
 ) -> None:
     """Remove a product with its references and calibration."""
-    from ..tools.products import remove_product, require_product
+    from ..tools.product_files import require_product
+    from ..tools.products import remove_product
 
     products = settings(home=home).home.products
     require_product(products, product)

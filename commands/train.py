@@ -28,7 +28,9 @@ def train_expert(
         list[str] | None, typer.Option("--hold-out", help="Product that only decides when to stop; may be repeated.")
     ] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="efficientnet-lite2 or clip.")] = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="none, sparse (HSP), or dense of the same size.")] = "none",
+    prompt: Annotated[
+        str, typer.Option("--prompt", help="none, sparse (HSP), dense of the same size; CLIP: lista.")
+    ] = "none",
     synthetic_only: Annotated[
         bool, typer.Option("--synthetic-only", help="Learn from made defects on good pictures alone.")
     ] = False,
@@ -46,7 +48,7 @@ def train_expert(
 ) -> None:
     """Train the expert's head (embedded backbone) or its prompts (CLIP) on labelled products and made defects."""
     for name, value, known in (
-        ("prompt", prompt, ("none", "sparse", "dense")),
+        ("prompt", prompt, ("none", "sparse", "dense", "lista")),
         ("precision", precision, ("fp32", "bf16")),
     ):
         if value not in known:

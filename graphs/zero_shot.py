@@ -43,7 +43,7 @@ def localise(features: VisualFeatures, rgb: NDArray[Any], picture: dict[str, Any
     expert = deps.zero_shot
     if expert is None:
         return {"expert": {"regions": []}, "note": "no references"}
-    seen = expert.localise(features, rgb.shape[0], rgb.shape[1])
+    seen = expert.localise(features, rgb)
     levels = stand_out(seen.patch_scores)
     patch_px = seen.anomaly_map.size / seen.patch_scores.size
     found = find_regions(seen.anomaly_map, levels.threshold, min_area_px=patch_px, min_peak=levels.peak)

@@ -70,6 +70,27 @@ def goodsad(root: Path) -> None:
         mask(root / "drink_can/ground_truth/deformation" / f"{serial}.png")
 
 
+def mpdd(root: Path) -> None:
+    """One class has several types, whose numbers begin anew in each; another has a single one."""
+    for name, types in (("bracket_black", ("hole", "scratches")), ("connector", ("parts_mismatch",))):
+        for n in range(2):
+            picture(root / name / "train/good" / f"{n:03d}.png")
+            picture(root / name / "test/good" / f"{n:03d}.png")
+            for kind in types:
+                picture(root / name / "test" / kind / f"{n:03d}.png")
+                mask(root / name / "ground_truth" / kind / f"{n:03d}_mask.png")
+
+
+def dtd_synthetic(root: Path) -> None:
+    """Names of classes end in the number of a texture; one type called bad."""
+    for name in ("Blotchy_099", "Woven_001"):
+        for n in range(2):
+            picture(root / name / "train/good" / f"{n:03d}.png")
+            picture(root / name / "test/good" / f"{n:03d}.png")
+            picture(root / name / "test/bad" / f"{n:03d}.png")
+            mask(root / name / "ground_truth/bad" / f"{n:03d}_mask.png")
+
+
 def btad(root: Path) -> None:
     """The normal folder is ``ok``; pictures are .bmp in one class and .png in another, masks likewise."""
     for product, suffix, mask_suffix in (("01", ".bmp", ".png"), ("02", ".png", ".png"), ("03", ".bmp", ".bmp")):
@@ -199,6 +220,14 @@ def polyps(root: Path) -> None:
     for n in (1, 10, 11):
         mask(root / "masks" / f"{n}.PNG")
     (root / "bboxes.json").write_text("{}")
+
+
+def kvasir(root: Path) -> None:
+    """As published: drawings are lossy JPEGs, a table of boxes lies beside the folders."""
+    for name in ("cju0qkwl35piu0993l0dewei2", "cju0qoxqj9q6s0835b43399p4"):
+        picture(root / "images" / f"{name}.jpg")
+        mask(root / "masks" / f"{name}.jpg")
+    (root / "kavsir_bboxes.json").write_text("{}")
 
 
 def clinicdb_raw(root: Path) -> None:

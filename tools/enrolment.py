@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..agent.errors import InputError, ProductError
+from ..agent.home import is_file_or_was
 from . import views
 from .ad_expert.anomaly_map import smooth_grid
 from .ad_expert.calibration import Calibration
@@ -26,6 +28,10 @@ from .defect_types import TypeModel
 from .imaging import LoadedImage, load_image
 from .product_model import PixelScale, ProductModel
 from .tiled import TileTokens, cell_grid, fit_tiles, score_tiles
+
+if TYPE_CHECKING:
+    from .ad_expert.head_expert import HeadFit
+    from .ad_expert.reference_head import ReferenceHead
 
 Progress = Callable[[str, int, int], None]
 PATCH_QUANTILE = 0.995
@@ -47,6 +53,7 @@ def fit_product(
     config: ExpertConfig | None = None,
     anchors: TextAnchors | None = None,
     words: ZeroShotConfig | None = None,
+    head: ReferenceHead | None = None,
     progress: Progress | None = None,
 ) -> ProductModel:
     """Learn a product.
@@ -61,18 +68,24 @@ def fit_product(
         config: how the expert looks; the backbone's default unless a benchmark asks for another.
         anchors: words to compare with beside the references; None for backbones without a text tower.
         words: how cosines with them become scores.
+        head: trained, to score whole pictures with; None for the expert as it is.
         progress: told about each stage.
 
     Raises:
         InputError: a picture cannot be read or shows nothing.
-        ProductError: there is no usable reference.
+        ProductError: there is no usable reference, or a head cannot be used with such a product.
+        WeightsError: the head was made for another way of looking.
     """
     tell = progress or (lambda what, done, total: None)
     config = config or config_for(backbone)
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
-    seen = _look(pictures, backbone, config, tell)
-    fit = _fit_whole(seen, backbone, rotate, config, tell)
     large = all("huge" in picture.meta.flags for picture in pictures)
+    if head is not None:
+        from .ad_expert.head_expert import refuse_unjudged
+
+        refuse_unjudged(config, rotate=rotate, large=large)
+    seen = _look(pictures, backbone, config, tell)
+    fit = _fit_whole(seen, backbone, rotate, config, head, tell)
     if config.partial:  # looks that know no places of the whole picture would judge what is ignored
         anchors = None
         if large:
@@ -87,6 +100,7 @@ def fit_product(
     model = ProductModel(
         name=name,
         backbone=backbone,
+        head_sha256=None if head is None else head.sha256,
         expert=fit.expert,
         fine=fine.expert if fine else None,
         tiles=tiles.expert if tiles else None,
@@ -177,16 +191,26 @@ def _look(
 
 
 def _fit_whole(
-    seen: Sequence[SeenReference], backbone: Backbone, rotate: bool, config: ExpertConfig, tell: Progress
-) -> ReferenceFit:
-    """Memory bank of whole pictures and of what else they show."""
+    seen: Sequence[SeenReference],
+    backbone: Backbone,
+    rotate: bool,
+    config: ExpertConfig,
+    head: ReferenceHead | None,
+    tell: Progress,
+) -> ReferenceFit | HeadFit:
+    """Memory bank of whole pictures and of what else they show, read by the head where there is one."""
     prepared = [prepare(reference.picture.rgb, config) for reference in seen]
     features = [reference.features for reference in seen]
-    return fit_references(prepared, features, backbone, config, rotate=rotate, progress=tell)
+    fit = fit_references(prepared, features, backbone, config, rotate=rotate, progress=tell)
+    if head is None:
+        return fit
+    from .ad_expert.head_expert import HeadFit
+
+    return HeadFit(head, fit, features)
 
 
 def _fit_fine(
-    seen: Sequence[SeenReference], fit: ReferenceFit, backbone: Backbone, tell: Progress
+    seen: Sequence[SeenReference], fit: ReferenceFit | HeadFit, backbone: Backbone, tell: Progress
 ) -> tuple[ReferenceFit, list[NDArray[np.float32]]]:
     """Memory bank of windows at twice the resolution, and the window at each reference's own peak."""
     at_peaks, elsewhere = [], []
@@ -208,7 +232,7 @@ def _fit_fine(
 
 
 def _guidance(
-    fit: ReferenceFit, seen: Sequence[SeenReference], anchors: TextAnchors | None, words: ZeroShotConfig
+    fit: ReferenceFit | HeadFit, seen: Sequence[SeenReference], anchors: TextAnchors | None, words: ZeroShotConfig
 ) -> TextGuidance | None:
     """The words on the product's own scale; a single reference has no scale to bring them to."""
     if anchors is None or len(seen) == 1:
@@ -220,7 +244,7 @@ def _guidance(
 
 def _calibrate(
     seen: Sequence[SeenReference],
-    fit: ReferenceFit,
+    fit: ReferenceFit | HeadFit,
     fine: ReferenceFit | None,
     at_peaks: Sequence[NDArray[np.float32]],
     tiles: ReferenceFit | None,
@@ -256,7 +280,7 @@ def _calibrate(
             scores["zoom"] = closer.local_score(closer.bank.distances(at_peaks[owner]))
         if posed:
             grid, _ = views.placewise_distances(reference.tokens, reference.features.grid, stored, skip=owner)
-            scores["reference"] = expert.image_score(grid, reference.features)
+            scores["reference"] = expert.untrained.image_score(grid, reference.features)
         copies = views.jittered(prepare(reference.picture.rgb, expert.config))
         found = [views.interior_score(expert, backbone.encode_image(copy[None])) for copy in copies]
         scores["self_consistency"] = float(np.mean(found))
@@ -271,7 +295,7 @@ def reference_tokens(seen: Sequence[SeenReference]) -> dict[int, tuple[NDArray[n
 
 
 def _good_maps(
-    fit: ReferenceFit,
+    fit: ReferenceFit | HeadFit,
     seen: Sequence[SeenReference],
     tiles: ReferenceFit | None,
     tiled: Sequence[Sequence[TileTokens]],
@@ -354,7 +378,7 @@ def find_examples(defects: Path) -> list[tuple[str, Path]]:
         if folder.is_dir() and folder.name != "good" and not folder.name.startswith(".")
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".")
-        if path.is_file() or (path.is_symlink() and not path.exists())  # a link to nothing is said when it is read
+        if is_file_or_was(path)  # a link to nothing is said when it is read
     ]
     if not found:
         raise InputError(f"{defects} has no examples.", hint="Give a folder with one subfolder per defect type.")

@@ -69,6 +69,7 @@ class ProductModel:
         text: what words add; None for backbones without a text tower, and for a single reference.
         map_scale: what of the map a language model is shown; None for a single reference and where an earlier version
             enrolled the product (see ``shown_scale``).
+        head_sha256: of the trained head that whole pictures are scored with, None without one.
     """
 
     name: str
@@ -92,6 +93,7 @@ class ProductModel:
     reference_pictures: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
     text: TextGuidance | None = None
     map_scale: MapScale | None = None
+    head_sha256: str | None = None
 
     @property
     def shown_scale(self) -> MapScale:

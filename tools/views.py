@@ -20,7 +20,7 @@ from .ad_expert.token_frame import NEIGHBOURHOOD, same_place_share
 from .backbones import Backbone, VisualFeatures
 
 if TYPE_CHECKING:
-    from .products import ProductModel
+    from .product_model import ProductModel
 
 COMPARED = 3
 """Most similar references that the reference view looks at."""
@@ -111,7 +111,7 @@ def reference(
 ) -> ViewScore:
     """Compare each place with the same place of the most similar references."""
     grid, nearest = placewise_distances(expert_tokens(features), features.grid, product.reference_tokens)
-    score = product.expert.image_score(grid, features)
+    score = product.expert.untrained.image_score(grid, features)  # a trained head reads other distances
     typical, name = product.typical("reference"), product.reference_names[nearest]
     note = f"Place by place against the most similar references it scores {score:.3g}; {beside('good parts', typical)}."
     return ViewScore(score, note, {"typical": typical, "reference": name})

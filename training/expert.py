@@ -22,7 +22,7 @@ class Options:
     """What the user may choose.
 
     Attributes:
-        prompt: ``none``, ``sparse`` or ``dense``.
+        prompt: ``none``, ``sparse`` or ``dense``; for CLIP also ``lista``.
         synthetic_only: leave labelled test pictures out.
         epochs: at most; None for the default of the backbone's recipe.
         seed: of everything random.
@@ -85,6 +85,8 @@ def train_expert(
         return _lines(folder, zero_shot.PROMPTS_FILE, card)
     from . import embedded
 
+    if options.prompt == "lista":  # the head is used without torch, by NumPy's ISTA
+        raise ConfigError("learnt iterations (--prompt lista) are for CLIP.", hint="Give --prompt sparse.")
     head = embedded.HeadConfig(prompt=options.prompt)
     episodes = replace(head.episodes, real=not options.synthetic_only)
     head = replace(head, episodes=episodes, loop=_loop(head.loop, options))

@@ -14,31 +14,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
 from ..agent.errors import InputError
 from ..benchmarks.datasets import ProductData, load_mask
 from ..benchmarks.detection_metrics import image_auroc
 from ..tools.ad_expert.anomaly_map import top_fraction_mean
-from ..tools.ad_expert.hsp import HierarchicalSparsePrompts
-from ..tools.ad_expert.hsp_clip import ClipSparsePrompts
-from ..tools.ad_expert.learned_prompts import LearnedPrompts
+from ..tools.ad_expert.picture_prompts import ClipPrompts
 from ..tools.ad_expert.trained_prompts import ABNORMAL, FORMAT, MADE_FOR, NORMAL
 from ..tools.backbones import VisualFeatures
 from ..tools.backbones.clip import ClipBackbone
-from ..tools.backbones.clip_tower import text_forward, vision_forward
 from ..tools.imaging import load_image
 from .card import describe_data, environment, fingerprint_of, write_card
 from .checkpoint import state_sha256, write_tensors
-from .head import Prompt
 from .loop import LoopConfig, Trained, fit, seed_everything
 from .losses import zero_shot_loss
 from .samples import patch_target
@@ -51,6 +45,7 @@ WARM_EPOCHS = 2
 UPSAMPLE = 4
 """Maps are compared with masks at so many points per side of a patch."""
 TOP_FRACTION = 0.01
+Prompt = Literal["none", "sparse", "dense", "lista"]
 Report = Callable[[str, int, int], None]
 Products = Sequence[tuple[ProductData, str]]
 
@@ -60,7 +55,8 @@ class PromptConfig:
     """A whole run.
 
     Attributes:
-        prompt: ``none``, ``sparse`` (HSP) or ``dense`` (the same size with lambda 0).
+        prompt: ``none``, ``sparse`` (HSP), ``lista`` (HSP with learnt iterations) or ``dense`` (as large as ``sparse``,
+            lambda 0).
         loop: how weights are fitted.
         real: whether labelled test pictures are learnt from; good ones with made defects always are.
         synthetic: made defects a good picture.
@@ -90,21 +86,15 @@ class PromptSample:
     product: str
 
 
-class ClipPrompts(nn.Module):  # type: ignore[misc]
-    """What is learnt; CLIP itself is no part of it, so its weights are in no checkpoint."""
+class LearningPrompts(ClipPrompts):
+    """What is learnt, and how long it has been."""
 
     def __init__(self, backbone: ClipBackbone, config: PromptConfig, warm_steps: int) -> None:
-        super().__init__()
-        text_width = backbone.model.token_embedding.weight.shape[1]
-        width = backbone.model.visual.class_embedding.shape[0]
-        self.text = LearnedPrompts(backbone.token_ids, text_width, n_ctx=config.n_ctx)
-        self.sparse: ClipSparsePrompts | None = None
+        super().__init__(
+            backbone, prompt=config.prompt, hsp_dim=config.hsp_dim, hsp_atoms=config.hsp_atoms, n_ctx=config.n_ctx
+        )
         self.warm_steps = warm_steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        if config.prompt != "none":
-            rhos = None if config.prompt == "sparse" else [0.0] * 4
-            core = HierarchicalSparsePrompts([width] * 4, dim=config.hsp_dim, atoms=config.hsp_atoms, rhos=rhos)
-            self.sparse = ClipSparsePrompts(core, width=width, text_width=text_width)
 
     def after_step(self) -> None:
         """Unit atoms; the visual prompts are let in after the warm-up."""
@@ -138,7 +128,7 @@ class PromptTask:
         self.size = len(samples)
         backbone.model.requires_grad_(False)
         warm_steps = WARM_EPOCHS * -(-len(samples) // config.loop.batch)
-        self.module = ClipPrompts(backbone, config, warm_steps).to(backbone.device)
+        self.module = LearningPrompts(backbone, config, warm_steps).to(backbone.device)
         self._seen: dict[int, VisualFeatures] = {}
 
     def loss(self, indices: Sequence[int]) -> torch.Tensor:
@@ -162,8 +152,8 @@ class PromptTask:
 
     def _anchors(self, offset: torch.Tensor | None) -> torch.Tensor:
         """Normal and abnormal text feature, (2, D)."""
-        normal, abnormal = self.module.text(partial(text_forward, self.backbone.model), offset)
-        return torch.stack([normal[0], abnormal[0]])
+        features: torch.Tensor = self.module.anchors(self.backbone, offset)
+        return features
 
     def _look(
         self, sample: PromptSample, anchors: torch.Tensor | None = None
@@ -190,21 +180,12 @@ class PromptTask:
                 seen = self._seen[id(sample)] = self.backbone.encode_image(sample.rgb[None])
             layers = tuple(torch.from_numpy(layer).to(device) for layer in seen.patch_tokens)
             return layers, torch.from_numpy(seen.global_features).to(device), seen.grid, None, None
-        pixels, valid, grid = self.backbone.letterbox(sample.rgb[None])
-        run = sparse.start()
-        output = vision_forward(
-            self.backbone.model.visual, pixels, layers=self.backbone.layers, valid=valid, stage_prompts=run
-        )
-        return (
-            output.patch_tokens,
-            output.global_features,
-            grid,
-            _extra(run, sample, grid),
-            sparse.text_offset(run.prompt),
-        )
+        look = self.module.see(self.backbone, sample.rgb)
+        extra = _extra(look.run, sample, look.grid)
+        return look.patch_tokens, look.global_features, look.grid, extra, look.text_offset
 
     def after_step(self) -> None:
-        """See ``ClipPrompts.after_step``."""
+        """See ``LearningPrompts.after_step``."""
         self.module.after_step()
 
     def held_out_score(self) -> float | None:
@@ -318,14 +299,14 @@ def train_prompts(
     return card
 
 
-def _save(module: ClipPrompts, path: Path, backbone: ClipBackbone, config: PromptConfig) -> None:
+def _save(module: LearningPrompts, path: Path, backbone: ClipBackbone, config: PromptConfig) -> None:
     header = {"format": FORMAT, "config": json.dumps(asdict(config)), MADE_FOR: backbone.weights_sha256}
     tensors = dict(module.state_dict())
     if module.sparse is None:  # else every picture has anchors of its own
         module.eval()
         with torch.no_grad():
-            normal, abnormal = module.text(partial(text_forward, backbone.model))
-        tensors |= {NORMAL: normal.float(), ABNORMAL: abnormal.float()}
+            normal, abnormal = module.anchors(backbone, None).float().split(1)
+        tensors |= {NORMAL: normal, ABNORMAL: abnormal}
     write_tensors(path, tensors, header)
 
 

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Plant
-from full.test_training_clip import config
-from full.tiny_clip import build_tiny_clip
-from full.training_data import pair, write_products
+from full.training_data import pair, small_prompts, write_products
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scripted_scorer import build
@@ -31,26 +29,16 @@ from flawscope.tools.ad_expert.type_centroids import TypeCentroids
 from flawscope.tools.ad_expert.type_prompts import type_anchors
 from flawscope.tools.ad_expert.type_store import save_centroids
 from flawscope.tools.ad_expert.zero_shot import ZeroShotExpert
-from flawscope.tools.backbones.clip import ClipBackbone, load_clip
+from flawscope.tools.backbones.clip import ClipBackbone
 from flawscope.tools.imaging import load_image
 from flawscope.training.zero_shot import PROMPTS_FILE, train_prompts
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def clip(weights: Path) -> ClipBackbone:
-    return load_clip(weights, "tiny", image_size_px=48, home_models=weights, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def prompts(clip: ClipBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for a few steps on two products that belong to no published data set."""
     folder = tmp_path_factory.mktemp("trained")
-    train_prompts(pair(write_products(folder / "data"))[:1], [], clip, folder / "prompts", config())
+    train_prompts(pair(write_products(folder / "data"))[:1], [], clip, folder / "prompts", small_prompts())
     return folder / "prompts" / PROMPTS_FILE
 
 
@@ -100,14 +88,8 @@ def test_an_inspection_compares_with_trained_prompts_and_says_so(
     assert after.image_score != pytest.approx(before.image_score, abs=1e-4)
 
 
-def test_products_keep_the_prompts_they_were_enrolled_with(
-    weights: Path, plant: Plant, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"clip_weights": weights, "clip_image_size_px": 48, "trained_prompts": prompts}.items():
-        monkeypatch.setenv(f"FLAWSCOPE_{name.upper()}", str(value))
-    monkeypatch.setenv("FLAWSCOPE_BACKBONE", "clip")
-    good = [str(path) for path in plant.good[:3]]
-    done = CliRunner().invoke(app, ["enroll", "plate", *good, "--home", str(tmp_path)])
+def test_products_keep_the_prompts_they_were_enrolled_with(enrol_on_clip: Any, prompts: Path, tmp_path: Path) -> None:
+    done = enrol_on_clip(prompts)
     assert done.exit_code == 0, done.output
     (manifest,) = (tmp_path / "products" / "plate").rglob("*.json")
     assert sha256_of(prompts) in manifest.read_text()
@@ -137,7 +119,7 @@ def test_likely_types_still_choose_the_words_of_the_second_look(
         ("missing", "there is no file of trained prompts at"),
         ("folder", "there is no file of trained prompts at"),
         ("truncated", "cannot be read"),
-        ("other format", "holds no trained anchors"),
+        ("other format", "holds no trained prompts"),
         ("of each picture", "--prompt none"),
         ("other weights", "were made for other weights"),
         ("not finite", "are damaged"),

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from full.tiny_clip import build_tiny_clip
-from full.training_data import pair, write_products
+from full.training_data import pair, small_prompts, write_products
 
 from flawscope.agent.errors import WeightsError
 from flawscope.tools.ad_expert.trained_prompts import load_trained_prompts
 from flawscope.tools.backbones.clip import ClipBackbone, load_clip
 from flawscope.training.checkpoint import state_sha256
-from flawscope.training.loop import LoopConfig, seed_everything
+from flawscope.training.loop import seed_everything
 from flawscope.training.zero_shot import (
     PROMPTS_FILE,
-    PromptConfig,
     PromptTask,
     build_prompt_samples,
     train_prompts,
@@ -37,24 +36,12 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return pair(write_products(tmp_path_factory.mktemp("data")))
 
 
-def config(prompt: str = "none", epochs: int = 2, **loop: Any) -> PromptConfig:
-    fit = LoopConfig(epochs=epochs, batch=4, learning_rate=2e-3, weight_decay=0.0, betas=(0.5, 0.999), patience=0)
-    return PromptConfig(
-        prompt=prompt,  # type: ignore[arg-type]
-        loop=replace(fit, **loop),
-        max_pictures=2,
-        hsp_dim=16,
-        hsp_atoms=8,
-        n_ctx=4,
-    )
-
-
 @pytest.mark.parametrize("prompt", ["none", "sparse"])
 def test_training_lowers_the_loss_and_leaves_clip_alone(
     prompt: str, clip: ClipBackbone, products: Any, tmp_path: Path
 ) -> None:
     before = state_sha256(clip.model.state_dict())
-    card = train_prompts(products[:1], products[1:], clip, tmp_path, config(prompt, epochs=3))
+    card = train_prompts(products[:1], products[1:], clip, tmp_path, small_prompts(prompt, epochs=3))
     losses = card["history"]["losses"]
     assert losses[-1] < losses[0]
     assert 0 <= card["metrics"]["held-out image AUROC"] <= 1
@@ -69,11 +56,11 @@ def test_training_lowers_the_loss_and_leaves_clip_alone(
 
 
 def test_sparse_prompts_change_nothing_before_the_first_step(clip: ClipBackbone, products: Any) -> None:
-    samples = build_prompt_samples(products[:1], config())
+    samples = build_prompt_samples(products[:1], small_prompts())
     looks = []
     for prompt in ("none", "sparse"):
         seed_everything(0)
-        task = PromptTask(samples, [], clip, config(prompt))
+        task = PromptTask(samples, [], clip, small_prompts(prompt))
         with torch.no_grad():
             looks.append(task._look(samples[0])[:2])
     torch.testing.assert_close(looks[0][0], looks[1][0], atol=1e-4, rtol=1e-4)
@@ -85,7 +72,7 @@ def test_the_loss_is_finite_and_reaches_every_trainable_weight_once_visual_promp
     clip: ClipBackbone, products: Any
 ) -> None:
     seed_everything(0)
-    task = PromptTask(build_prompt_samples(products[:1], config()), [], clip, config("sparse"))
+    task = PromptTask(build_prompt_samples(products[:1], small_prompts()), [], clip, small_prompts("sparse"))
     task.module.sparse.open_visual()  # type: ignore[union-attr]
     task.module.sparse.text_gate.data.fill_(0.1)  # type: ignore[union-attr]
     loss = task.loss(range(4))
@@ -98,13 +85,15 @@ def test_the_loss_is_finite_and_reaches_every_trainable_weight_once_visual_promp
 def test_mixed_precision_stays_close_and_keeps_weights_in_fp32(
     clip: ClipBackbone, products: Any, tmp_path: Path
 ) -> None:
-    full = train_prompts(products[:1], [], clip, tmp_path / "fp32", config("sparse", epochs=1))
-    mixed = train_prompts(products[:1], [], clip, tmp_path / "bf16", config("sparse", epochs=1, precision="bf16"))
+    full = train_prompts(products[:1], [], clip, tmp_path / "fp32", small_prompts("sparse", epochs=1))
+    mixed = train_prompts(
+        products[:1], [], clip, tmp_path / "bf16", small_prompts("sparse", epochs=1, precision="bf16")
+    )
     assert mixed["history"]["losses"][0] == pytest.approx(full["history"]["losses"][0], rel=0.05)
 
 
 def test_a_run_of_prompts_resumes_to_the_same_bits(clip: ClipBackbone, products: Any, tmp_path: Path) -> None:
-    run = config("sparse", checkpoint_every=1)
+    run = small_prompts("sparse", checkpoint_every=1)
     whole = train_prompts(products[:1], [], clip, tmp_path / "whole", run)
 
     class StoppedError(Exception):
@@ -121,8 +110,8 @@ def test_a_run_of_prompts_resumes_to_the_same_bits(clip: ClipBackbone, products:
 
 
 def test_samples_have_masks_where_they_were_drawn(products: Any) -> None:
-    samples = build_prompt_samples(products[:1], replace(config(), max_pictures=20))
+    samples = build_prompt_samples(products[:1], replace(small_prompts(), max_pictures=20))
     assert len(samples) == 7 + 6 + 6
     assert sum(sample.mask is None for sample in samples) == 2
     assert all(np.any(s.mask) == s.defective for s in samples if s.mask is not None)
-    assert len(build_prompt_samples(products[:1], config(), labelled_only=True)) == 2
+    assert len(build_prompt_samples(products[:1], small_prompts(), labelled_only=True)) == 2

@@ -42,6 +42,7 @@ def test_the_command_trains_stops_by_the_held_out_product_and_writes_into_the_ho
         (["--hold-out", "bolt"], 4, "no such product"),
         (["--hold-out", "ring", "--hold-out", "plate"], 4, "no product to train on"),
         (["--prompt", "thick"], 2, "--prompt takes"),
+        (["--prompt", "lista"], 2, "are for CLIP"),
         (["--device", "tpu"], 2, "--device takes"),
     ],
 )

@@ -14,6 +14,7 @@ from full.training_data import SMALL, pair, small_config, write_products
 
 from flawscope.agent.errors import InputError, ProductError, WeightsError
 from flawscope.tools.ad_expert.expert import ExpertConfig
+from flawscope.tools.ad_expert.head_file import load_head
 from flawscope.tools.ad_expert.reference_head import (
     FIRST_SPREADS,
     HeadInputs,
@@ -21,7 +22,6 @@ from flawscope.tools.ad_expert.reference_head import (
     ReferenceHead,
     fit_memory,
     head_inputs,
-    load_head,
     picture_width,
 )
 from flawscope.tools.ad_expert.reference_views import fit_references

@@ -6,21 +6,29 @@ import json
 import multiprocessing
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from full.training_data import pair, run, small_config, write_products
+from full.tiny_clip import build_tiny_clip
+from full.training_data import pair, run, run_prompts, small_config, write_products
+from safetensors.torch import load_file
 
 from flawscope.agent.errors import ConfigError, WeightsError
-from flawscope.tools.ad_expert.reference_head import load_head
+from flawscope.tools.ad_expert.head_file import load_head
 from flawscope.training.checkpoint import state_sha256
 from flawscope.training.loop import CHECKPOINT, LoopConfig, fit, seed_everything
+from flawscope.training.zero_shot import PROMPTS_FILE
 
-KILLS = 10
-STEPS = 42
+PRELOADED = [
+    "flawscope.training.embedded",
+    "flawscope.training.zero_shot",
+    "flawscope.tools.backbones.onnx_lite",
+    "open_clip",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +40,75 @@ def weights_of(folder: Path) -> str:
     return str(json.loads((folder / "card.json").read_text())["weights_sha256"])
 
 
-@pytest.mark.timeout(1200)  # eleven processes that import torch
-def test_ten_kills_at_random_points_change_no_bit(data: Path, tmp_path: Path) -> None:
-    # A server process that has torch loaded forks each run, so that ten starts cost little.
+def contents_of(file: Path) -> str:
+    """sha256 of the tensors; the order in a file's header is left to chance."""
+    return state_sha256(load_file(file))
+
+
+def kill_again_and_again(train: Callable[..., None], data: Path, third: Path, tmp_path: Path, kills: int) -> int:
+    """One run that is left alone, into ``whole``, and one that is killed so often and then ends, into ``killed``.
+
+    Args:
+        train: ``run`` or ``run_prompts``.
+        data: their first argument.
+        third: their third argument.
+        tmp_path: gets both folders.
+        kills: SIGKILLs, each a few steps further into the run.
+
+    Returns:
+        Steps of the whole run.
+    """
+    # A server process that has torch loaded forks each run, so that so many starts cost little.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flawscope.training.embedded", "flawscope.tools.backbones.onnx_lite"])
+    context.set_forkserver_preload(PRELOADED)
     out, whole = tmp_path / "killed", tmp_path / "whole"
 
     def start(folder: Path, resume: bool) -> tuple[Any, Any]:
         steps = context.Value("i", -1)
-        process = context.Process(target=run, args=(data, folder, tmp_path / "cache", steps), kwargs={"resume": resume})
+        process = context.Process(target=train, args=(data, folder, third, steps), kwargs={"resume": resume})
         process.start()
         return process, steps
 
     first, steps = start(whole, False)
     first.join()
     assert first.exitcode == 0
-    assert steps.value == STEPS
 
     chance, seen = random.Random(0), []
-    while len(seen) < KILLS:
-        process, steps = start(out, True)
+    while len(seen) < kills:
+        process, reached = start(out, True)
         goal = max(seen, default=0) + chance.randint(0, 3)
-        while process.exitcode is None and steps.value < goal:
+        while process.exitcode is None and reached.value < goal:
             time.sleep(0.001)
         time.sleep(chance.uniform(0.0, 0.01))  # anywhere in a step, or while its checkpoint is being written
         process.kill()
         process.join()
-        seen.append(max(0, steps.value))
+        seen.append(max(0, reached.value))
     assert max(seen) > 3  # they fell into the training; a quick machine may end it before the last one
     last, _ = start(out, True)
     last.join()
     assert last.exitcode == 0
+    return int(steps.value)
+
+
+@pytest.mark.timeout(1200)  # eleven processes that import torch
+def test_ten_kills_at_random_points_change_no_bit(data: Path, tmp_path: Path) -> None:
+    assert kill_again_and_again(run, data, tmp_path / "cache", tmp_path, kills=10) == 42
+    out, whole = tmp_path / "killed", tmp_path / "whole"
     assert weights_of(out) == weights_of(whole)
+    # The best epoch may be an early one; this is the state after the last step, moments and random generator included.
+    assert contents_of(out / CHECKPOINT) == contents_of(whole / CHECKPOINT)
     for name, value in load_head(whole / "head.npz").weights.items():
         np.testing.assert_array_equal(load_head(out / "head.npz").weights[name], value)
+
+
+@pytest.mark.timeout(1200)
+def test_kills_at_random_points_change_no_bit_of_clips_prompts(data: Path, tmp_path: Path) -> None:
+    clip = build_tiny_clip(tmp_path / "tiny")
+    assert kill_again_and_again(run_prompts, data, clip, tmp_path, kills=6) == 18
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+    assert weights_of(out) == weights_of(whole)
+    assert contents_of(out / PROMPTS_FILE) == contents_of(whole / PROMPTS_FILE)
+    assert contents_of(out / CHECKPOINT) == contents_of(whole / CHECKPOINT)
 
 
 class Line:

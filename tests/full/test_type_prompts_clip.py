@@ -63,7 +63,7 @@ def test_from_labelled_pictures_to_the_anchors_of_a_second_look(backbone: ClipBa
         backbone, stored.centroids, seen, first, form="both", noun="plate", folder=tmp_path / "anchors"
     )
     assert anchors.names == (match.names or ("generic",))
-    look = ZeroShotExpert(backbone, anchors).localise(seen, 96, 60)
+    look = ZeroShotExpert(backbone, anchors).localise(seen, np.zeros((96, 60, 3), np.uint8))
     assert look.anomaly_map.shape == (96, 60)
     assert np.isfinite(look.anomaly_map).all()
 

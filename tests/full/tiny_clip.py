@@ -18,14 +18,19 @@ MODEL_CFG: dict[str, Any] = {
 }
 
 
-def tiny_model(seed: int = 0) -> Any:
+def tiny_config(layers: int = 8) -> dict[str, Any]:
+    """MODEL_CFG with an image tower of so many blocks; ViT-L has 24."""
+    return {**MODEL_CFG, "vision_cfg": {**MODEL_CFG["vision_cfg"], "layers": layers}}
+
+
+def tiny_model(seed: int = 0, layers: int = 8) -> Any:
     """The model in memory, in evaluation mode; the same for the same seed."""
     import open_clip
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = open_clip.model.CLIP(**MODEL_CFG)
+        model = open_clip.model.CLIP(**tiny_config(layers))
         # Fresh biases and norms are zero and one; a checkpoint where they are not cannot hide that one was forgotten.
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or ".ln_" in f".{name}":
@@ -33,7 +38,7 @@ def tiny_model(seed: int = 0) -> Any:
     return model.eval()
 
 
-def build_tiny_clip(folder: Path, seed: int = 0) -> Path:
+def build_tiny_clip(folder: Path, seed: int = 0, layers: int = 8) -> Path:
     """Write config, ``open_clip_model.safetensors`` and ``open_clip_pytorch_model.pt``.
 
     Returns:
@@ -43,8 +48,9 @@ def build_tiny_clip(folder: Path, seed: int = 0) -> Path:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = tiny_model(seed).state_dict()
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CFG, "preprocess_cfg": {}}, indent=2))
+    state = tiny_model(seed, layers).state_dict()
+    config = {"model_cfg": tiny_config(layers), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "open_clip_model.safetensors")
     torch.save(state, folder / "open_clip_pytorch_model.pt")
     return folder

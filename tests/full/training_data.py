@@ -1,7 +1,9 @@
-"""A tiny data set in the MVTec layout, and one training run on it; the run can be started in a process of its own."""
+"""A tiny data set in the MVTec layout, and training runs on it that can be started in processes of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from PIL import Image
 
 from flawscope.benchmarks.datasets import ProductData, load_dataset
 from flawscope.tools.ad_expert.expert import ExpertConfig
+from flawscope.tools.backbones.clip import load_clip
 from flawscope.training.embedded import HeadConfig, train_head
 from flawscope.training.loop import LoopConfig
 from flawscope.training.samples import EpisodeConfig
+from flawscope.training.zero_shot import PromptConfig, train_prompts
 
 SMALL = ExpertConfig(short_side_px=96, bank_size=100)
 
@@ -49,16 +53,42 @@ def small_config(prompt: str = "none", epochs: int = 4, seed: int = 0, learning_
     )
 
 
-def run(data: Path, out: Path, cache: Path, steps: Any, *, resume: bool = False) -> None:
-    """Train on ``plate`` while ``ring`` is held out; ``steps.value`` tells how far it is."""
+def small_prompts(prompt: str = "none", epochs: int = 2, **loop: Any) -> PromptConfig:
+    fit = LoopConfig(epochs=epochs, batch=4, learning_rate=2e-3, weight_decay=0.0, betas=(0.5, 0.999), patience=0)
+    return PromptConfig(
+        prompt=prompt,  # type: ignore[arg-type]
+        loop=replace(fit, **loop),
+        max_pictures=2,
+        hsp_dim=16,
+        hsp_atoms=8,
+        n_ctx=4,
+    )
+
+
+def telling(steps: Any) -> Callable[[str, int, int], None]:
+    """A report that writes how far the training is into shared memory."""
 
     def report(what: str, done: int, total: int) -> None:
         if what == "training":
             steps.value = done
 
+    return report
+
+
+def run(data: Path, out: Path, cache: Path, steps: Any, *, resume: bool = False) -> None:
+    """Train on ``plate`` while ``ring`` is held out; ``steps.value`` tells how far it is."""
     plate, ring = (product for product in load_dataset(data, ["plate", "ring"]))
     config = small_config("sparse", epochs=6)
+    report = telling(steps)
     train_head([(plate, "MIT")], [(ring, "MIT")], PatchStatistics(), out, cache, config, resume=resume, report=report)
+
+
+def run_prompts(data: Path, out: Path, clip: Path, steps: Any, *, resume: bool = False) -> None:
+    """Train CLIP's prompts on ``plate``; nothing is held out, so the weights after the last step are the result."""
+    plate, _ = pair(data)
+    backbone = load_clip(clip, "tiny", image_size_px=48, home_models=clip, device="cpu")
+    config = small_prompts("sparse", epochs=9, checkpoint_every=1)
+    train_prompts([plate], [], backbone, out, config, resume=resume, report=telling(steps))
 
 
 def pair(root: Path) -> list[tuple[ProductData, str]]:

@@ -29,8 +29,9 @@ from flawscope.tools.ad_expert.zero_shot import ZeroShotExpert
 from flawscope.tools.backbones import BACKBONES
 from flawscope.tools.defect_features import defect_weights
 from flawscope.tools.enrolment import fit_product
+from flawscope.tools.product_files import load_product, manifest_hash
 from flawscope.tools.product_model import ProductModel
-from flawscope.tools.products import enroll_product, load_product, manifest_hash
+from flawscope.tools.products import enroll_product
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,7 @@ def typed(words: LoadedSettings, plant: Plant) -> LoadedSettings:
     """A home where ``hole`` looks as the red square does, and ``scratch`` as nothing does."""
     backbone = ColourWords()
     features = backbone.encode_image(np.asarray(Image.open(plant.square))[None])
-    scores = ZeroShotExpert(backbone).localise(features, 480, 480).patch_scores
+    scores = ZeroShotExpert(backbone).localise(features, np.zeros((480, 480, 3), np.uint8)).patch_scores
     hole = defect_key(features, defect_weights(scores), joint=True)
     vectors = np.stack([hole / np.linalg.norm(hole), np.eye(ColourWords.dim)[7]]).astype(np.float32)
     centroids = TypeCentroids(("hole", "scratch"), np.array([9, 9]), vectors)

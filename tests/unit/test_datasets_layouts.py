@@ -65,6 +65,33 @@ def test_goodsad(tmp_path: Path) -> None:
     assert [masks for *_, masks in rows(data)[3:]] == [["001001.png"], ["001002.png"], ["002001.png"]]
 
 
+def test_mpdd_pairs_within_a_type(tmp_path: Path) -> None:
+    trees.mpdd(tmp_path)
+    data = open_dataset(tmp_path)
+    assert (data.name, data.layout, [p.name for p in data.products]) == (
+        "mpdd",
+        "mvtec",
+        ["bracket_black", "connector"],
+    )
+    tests = data.products[0].tests
+    assert [(p.defect_type, p.path.name) for p in tests[2:]] == [
+        ("hole", "000.png"),
+        ("hole", "001.png"),
+        ("scratches", "000.png"),
+        ("scratches", "001.png"),
+    ]
+    assert all(p.mask_paths[0].parent.name == p.defect_type for p in tests[2:])
+    assert mask_sizes(data) == [BOX_PX] * 4
+
+
+def test_dtd_synthetic(tmp_path: Path) -> None:
+    trees.dtd_synthetic(tmp_path)
+    data = open_dataset(tmp_path)
+    assert (data.name, data.layout) == ("dtd-synthetic", "mvtec")
+    assert [p.name for p in data.products] == ["Blotchy_099", "Woven_001"]
+    assert rows(data, 1)[2:] == [("000.png", "bad", ["000_mask.png"]), ("001.png", "bad", ["001_mask.png"])]
+
+
 def test_btad_calls_good_ok_and_mixes_suffixes(tmp_path: Path) -> None:
     trees.btad(tmp_path)
     data = open_dataset(tmp_path)
@@ -225,6 +252,14 @@ def test_polyps_are_paired_by_stem(tmp_path: Path) -> None:
         "2.png": [],
     }
     assert data.products[0].labels.all()
+
+
+def test_kvasir_reads_lossy_drawings(tmp_path: Path) -> None:
+    trees.kvasir(tmp_path)
+    data = open_dataset(tmp_path, "Kvasir-SEG")
+    assert (data.name, data.layout, data.metrics) == ("kvasir", "pairs", frozenset({PIXEL}))
+    assert data.products[0].labels.all()
+    assert mask_sizes(data) == [BOX_PX] * 2
 
 
 def test_clinicdb_as_published(tmp_path: Path) -> None:

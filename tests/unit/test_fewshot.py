@@ -1,61 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from colour_products import ColourBackbone, write_products
 from rich.console import Console
 
 from flawscope.agent.errors import ConfigError, InputError
 from flawscope.benchmarks.datasets import load_dataset, load_mask, load_product
 from flawscope.benchmarks.fewshot import baseline_tokens, draw_references, nearest_per_reference, render, run_fewshot
 from flawscope.tools.ad_expert.expert import ExpertConfig
-from flawscope.tools.backbones import VisualFeatures
-
-
-class ColourBackbone:
-    """Mean colour of each cell: enough to see a red square on grey."""
-
-    def run_stages(self, batch: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
-        strides = {"stride8": 8, "stride16": 16}
-        maps = []
-        for name in names:
-            stride = strides[name]
-            b, h, w, c = batch.shape
-            cells = batch.reshape(b, h // stride, stride, w // stride, stride, c).mean(axis=(2, 4))
-            maps.append(cells.transpose(0, 3, 1, 2).astype(np.float32) + 1.0)
-        return maps
-
-    def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
-        (stage,) = self.run_stages(batch, ["stride16"])
-        b, c, h, w = stage.shape
-        tokens = np.ascontiguousarray(stage.reshape(b, c, h * w).transpose(0, 2, 1))
-        return VisualFeatures((tokens,), tokens.mean(axis=1), (h, w))
-
-
-def write(path: Path, picture: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for folder, count in (("train/good", 5), ("test/good", 20), ("test/red", 3)):
-        for number in range(count):
-            picture = np.full((64, 96, 3), 120, np.uint8) + rng.integers(0, 9, (64, 96, 1), dtype=np.uint8)
-            if folder.endswith("red"):
-                picture[16:32, 48:80] = (200, 40, 40)
-                mask = np.zeros((64, 96), np.uint8)
-                mask[16:32, 48:80] = 255
-                write(root / "plate/ground_truth/red" / f"{number:03d}_mask.png", mask)
-            write(root / "plate" / folder / f"{number:03d}.png", picture)
-    write(root / "boards/reference/000.png", np.zeros((8, 8, 3), np.uint8))  # a product without good references
-    (root / "README.md").write_text("not a product")
+    write_products(root)
     return root
 
 

@@ -14,15 +14,9 @@ from fakes import PatchStatistics, texture
 
 from flawscope.agent.errors import ConfigError, InputError, ProductError, StorageError
 from flawscope.audits.drift import read_enrolment
-from flawscope.tools import products
-from flawscope.tools.products import (
-    describe,
-    enroll_product,
-    list_products,
-    load_product,
-    remove_product,
-    stored_calibration,
-)
+from flawscope.tools import product_files
+from flawscope.tools.product_files import list_products, load_product, stored_calibration
+from flawscope.tools.products import describe, enroll_product, remove_product
 
 BACKBONE = PatchStatistics()
 
@@ -125,7 +119,7 @@ def test_a_product_is_replaced_only_on_request_and_only_by_a_whole_one(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(products.np, "savez", full)
+        patch.setattr(product_files.np, "savez", full)
         with pytest.raises(StorageError, match="No space left"):
             enroll_product(folder, "plate", good, BACKBONE, replace=True)
     assert load_product(folder, "plate", BACKBONE).fingerprint == before

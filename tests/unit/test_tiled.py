@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flawscope.tools.ad_expert.expert import ExpertConfig
-from flawscope.tools.products import enroll_product, load_product
+from flawscope.tools.product_files import load_product
+from flawscope.tools.products import enroll_product
 from flawscope.tools.tiled import fit_tiles, localise_tiles, score_tiles, tile_tokens
 
 CONFIG = ExpertConfig(bank_size=600)

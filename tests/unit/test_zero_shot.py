@@ -137,7 +137,7 @@ def reference_map(
 def test_the_map_and_the_score_equal_an_independent_reference(types: int, size: tuple[int, int]) -> None:
     features, anchors = random_features(types), random_anchors(types, types)
     backbone = ColourWords()
-    look = ZeroShotExpert(backbone, anchors).localise(features, *size)
+    look = ZeroShotExpert(backbone, anchors).localise(features, np.zeros((*size, 3), np.uint8))
     expected = reference_map(features, anchors, *size, SOFTMAX.temperature)
     np.testing.assert_allclose(look.anomaly_map, expected, atol=2e-6)
     picture = np.asarray(features.global_features[0], np.float64)

@@ -17,6 +17,7 @@ from .text_anchors import TextAnchors
 
 if TYPE_CHECKING:
     from ...agent.settings import LoadedSettings
+    from .picture_prompts import PicturePrompts
     from .type_centroids import TypeCentroids, TypeMatch
 
 
@@ -65,7 +66,8 @@ def configured_anchors(backbone: Backbone, loaded: LoadedSettings) -> TextAnchor
         ConfigError: trained prompts for a backbone without a text tower.
         MissingExtraError: trained prompts need safetensors.
         StorageError: the anchors cannot be kept.
-        WeightsError: the trained prompts are missing, damaged, or made for other weights.
+        WeightsError: the trained prompts are missing, damaged, made for other weights, or depend on the picture, so
+            that there are no anchors to keep.
     """
     check_words(backbone, loaded)
     if not backbone.has_text:
@@ -75,6 +77,35 @@ def configured_anchors(backbone: Backbone, loaded: LoadedSettings) -> TextAnchor
 
         return load_trained_prompts(loaded.settings.trained_prompts, backbone.weights_sha256)
     return ensemble_anchors(backbone, folder=loaded.home.anchors)
+
+
+def configured_picture_prompts(backbone: Backbone, loaded: LoadedSettings) -> PicturePrompts | None:
+    """Trained prompts that depend on the picture, where the settings name such.
+
+    Args:
+        backbone: one with a text tower.
+        loaded: the settings.
+
+    Returns:
+        None without trained prompts, and for those that do not depend on the picture.
+
+    Raises:
+        MissingExtraError: trained prompts need safetensors.
+        WeightsError: the trained prompts are missing, damaged, or made for other weights.
+    """
+    if loaded.settings.trained_prompts is None:
+        return None
+    from .trained_prompts import read_header
+
+    file = read_header(loaded.settings.trained_prompts, backbone.weights_sha256)
+    if not file.of_each_picture:
+        return None
+    from ..backbones.clip import ClipBackbone
+    from .picture_prompts import load_picture_prompts
+
+    if not isinstance(backbone, ClipBackbone):
+        raise ConfigError(f"prompts that depend on the picture are for CLIP, not for {backbone.name}.")
+    return load_picture_prompts(file, backbone)
 
 
 def check_words(backbone: Backbone, loaded: LoadedSettings) -> None:

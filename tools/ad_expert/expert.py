@@ -216,6 +216,11 @@ class FittedExpert:
         self.appearance = appearance
         self.alignment = alignment
 
+    @property
+    def untrained(self) -> FittedExpert:
+        """This expert without a trained head; itself unless there is one."""
+        return self
+
     def encode(self, backbone: Backbone, rgb: NDArray[np.uint8]) -> VisualFeatures:
         """One forward pass over a picture, uint8 (H, W, 3), in the frame that the bank was made in."""
         return backbone.encode_image(prepare(rgb, self.config)[None])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import ProductError, WeightsError
 from ..backbones import VisualFeatures
+from .anomaly_map import top_fraction_mean
 from .expert import FittedExpert, ReferenceFit, expert_tokens
 from .memory_bank import assign, greedy_coreset
 from .sparse_coding import hierarchical_prompt, sparse_codes
@@ -83,8 +84,8 @@ def layer_tokens(features: VisualFeatures) -> tuple[Floats, ...]:
     return tuple(expert_tokens(replace(features, patch_tokens=(layer,))) for layer in features.patch_tokens)
 
 
-def fit_memory(fit: ReferenceFit, references: Sequence[VisualFeatures]) -> HeadMemory:
-    """Remember the references.
+class MemoryFit:
+    """The memory of a set of references, and the memories that the others make without each of them.
 
     Args:
         fit: the untrained expert of the references, see ``reference_views.fit_references``.
@@ -93,22 +94,54 @@ def fit_memory(fit: ReferenceFit, references: Sequence[VisualFeatures]) -> HeadM
     Raises:
         ProductError: fewer than MIN_REFERENCES.
     """
-    if len(references) < MIN_REFERENCES:
-        raise ProductError(f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures.")
-    tokens = [layer_tokens(features) for features in references]
-    owners = np.repeat(np.arange(len(tokens)), [len(layers[-1]) for layers in tokens])
-    layers = tuple(np.concatenate(parts) for parts in zip(*tokens, strict=True))
-    kept, _ = greedy_coreset(layers[-1], fit.expert.config.bank_size)
-    bank, bank_owners = tuple(layer[kept] for layer in layers), owners[kept]
-    judged = []
-    for number, (own, features) in enumerate(zip(tokens, references, strict=True)):
-        others = bank_owners != number
-        if others.any():  # a coreset of few tokens may hold one reference only
-            distances, _ = _compare(own, tuple(layer[others] for layer in bank))
-            distances[:, -1] = fit.without(number).score_grid(features).ravel()
-            judged.append(distances)
-    known = np.concatenate(judged)
-    return HeadMemory(fit.expert, bank, known.mean(axis=0), known.std(axis=0) + np.float32(1e-3))
+
+    def __init__(self, fit: ReferenceFit, references: Sequence[VisualFeatures]) -> None:
+        if len(references) < MIN_REFERENCES:
+            raise ProductError(
+                f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures."
+            )
+        self._fit = fit
+        tokens = [layer_tokens(features) for features in references]
+        owners = np.repeat(np.arange(len(tokens)), [len(layers[-1]) for layers in tokens])
+        layers = tuple(np.concatenate(parts) for parts in zip(*tokens, strict=True))
+        kept, _ = greedy_coreset(layers[-1], fit.expert.config.bank_size)
+        self._bank, self._owners = tuple(layer[kept] for layer in layers), owners[kept]
+        self._judged: dict[int, Floats] = {}
+        for number, (own, features) in enumerate(zip(tokens, references, strict=True)):
+            if (self._owners != number).any():  # a coreset of few tokens may hold one reference only
+                distances, _ = _compare(own, self._layers_without(number))
+                distances[:, -1] = fit.without(number).score_grid(features).ravel()
+                self._judged[number] = distances
+        self.memory = self._memory(fit.expert, self._bank, list(self._judged.values()))
+
+    def without(self, owner: int) -> HeadMemory:
+        """The memory that the other references make: their tokens, and how far they lie from one another.
+
+        Raises:
+            ProductError: it would be empty.
+        """
+        judged = [distances for number, distances in self._judged.items() if number != owner]
+        if owner not in self._judged or not judged:
+            raise ProductError("one good reference alone fills the trained head's memory.", hint="Give other ones.")
+        return self._memory(self._fit.without(owner), self._layers_without(owner), judged)
+
+    def _layers_without(self, owner: int) -> tuple[Floats, ...]:
+        others = self._owners != owner
+        return tuple(layer[others] for layer in self._bank)
+
+    @staticmethod
+    def _memory(expert: FittedExpert, layers: tuple[Floats, ...], judged: Sequence[Floats]) -> HeadMemory:
+        known = np.concatenate(judged)
+        return HeadMemory(expert, layers, known.mean(axis=0), known.std(axis=0) + np.float32(1e-3))
+
+
+def fit_memory(fit: ReferenceFit, references: Sequence[VisualFeatures]) -> HeadMemory:
+    """Remember the references; see ``MemoryFit``.
+
+    Raises:
+        ProductError: fewer than MIN_REFERENCES.
+    """
+    return MemoryFit(fit, references).memory
 
 
 def head_inputs(features: VisualFeatures, memory: HeadMemory) -> HeadInputs:
@@ -147,14 +180,16 @@ class ReferenceHead:
         weights: by the names of ``training.head.TorchReferenceHead.state_dict``.
         config: ``backbone`` (its name), ``backbone_sha256``, ``expert`` (its configuration), ``layer_dims``,
             ``prompt`` (``none``, ``sparse`` or ``dense``).
+        sha256: of the file that they were read from; empty for weights that were never kept.
 
     Raises:
         WeightsError: a tensor is missing or of the wrong shape.
     """
 
-    def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any]) -> None:
+    def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any], sha256: str = "") -> None:
         self.weights = weights
         self.config = config
+        self.sha256 = sha256
         wanted = picture_width(len(config["layer_dims"]))
         found = weights["first.weight"].shape[1:] if "first.weight" in weights else ()
         if found != (wanted,) or (config["prompt"] != "none") != ("prompt.gate" in weights):
@@ -220,18 +255,17 @@ class ReferenceHead:
         write_atomically(path, write)
 
 
-def load_head(path: Path) -> ReferenceHead:
-    """Read a trained head.
+def head_scores(
+    head: ReferenceHead, inputs: HeadInputs, memory: HeadMemory, look: float, top_fraction: float
+) -> tuple[float, Floats]:
+    """The head's image score and patch scores (h, w) of a picture, both as log odds.
 
-    Raises:
-        WeightsError: the file is missing, damaged or of another kind.
+    Args:
+        head: trained.
+        inputs: what it reads of the picture.
+        memory: of the references.
+        look: what the look of the whole part adds to the untrained score, in units of distance.
+        top_fraction: share of the patches that makes the score.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files}
-        config = json.loads(weights.pop("header.json").tobytes())
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"cannot read the trained head {path.name}.", hint="Train it again.") from error
-    if config.pop("format", None) != FORMAT:
-        raise WeightsError(f"{path.name} is not a trained head of this version.", hint="Train it again.")
-    return ReferenceHead(weights, config)
+    grid = head.logits(inputs)
+    return top_fraction_mean(grid, top_fraction) + look / float(memory.spread[-1]), grid

@@ -1,14 +1,18 @@
-"""Text anchors from a file that ``flawscope train expert`` wrote for CLIP: object-agnostic prompts, already embedded.
+"""Files of prompts that ``flawscope train expert`` wrote for CLIP.
 
 Prompts after AnomalyCLIP (Zhou et al., ICLR 2024) do not depend on the picture, so the file carries the two anchors
-that they end in and no text tower is run. Sparse prompts (ADSeeker, arXiv 2508.03088) depend on it: their files have
-none.
+that they end in and no text tower is run. Sparse prompts (ADSeeker, arXiv 2508.03088) depend on it: their files hold
+the modules that ``picture_prompts`` runs on every picture.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...agent.errors import BackendError, MissingExtraError, WeightsError
 from .text_anchors import GENERIC, TextAnchors
@@ -16,11 +20,70 @@ from .text_anchors import GENERIC, TextAnchors
 FORMAT = "flawscope-clip-prompts-1"
 NORMAL, ABNORMAL, MADE_FOR = "anchors.normal", "anchors.abnormal", "backbone_sha256"
 """Names in the file: the anchors, float32 (1, D), and in its header the hash of the backbone's weights."""
-_REMEDY = "Train them again: flawscope train expert."
+REMEDY = "Train them again: flawscope train expert."
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A file whose header is that of trained prompts for these weights.
+
+    Attributes:
+        path: of the file.
+        config: of the run that made it.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def prompt(self) -> str:
+        """``none``, or ``sparse``, ``dense`` or ``lista``, which depend on the picture."""
+        return str(self.config.get("prompt"))
+
+    @property
+    def of_each_picture(self) -> bool:
+        """Whether the words depend on the picture."""
+        return self.prompt != "none"
+
+
+def read_header(path: Path, weights_sha256: str) -> PromptFile:
+    """What kind of prompts a file holds.
+
+    Args:
+        path: ``prompts.safetensors``.
+        weights_sha256: of the backbone that pictures will be embedded with.
+
+    Raises:
+        MissingExtraError: safetensors is not installed.
+        WeightsError: there is no such file, it is damaged or of another kind, or made for other weights.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingExtraError("Trained prompts", "clip") from error
+
+    path = path.expanduser()
+    if not path.is_file():
+        raise WeightsError(f"there is no file of trained prompts at {path}.", hint="Name a prompts.safetensors.")
+    try:
+        with safe_open(path, framework="np") as file:
+            header = file.metadata() or {}
+        config = json.loads(header.get("config", "null"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsError(f"the trained prompts {path} cannot be read.", hint=REMEDY) from error
+    if header.get("format") != FORMAT or not isinstance(config, dict):
+        raise WeightsError(f"{path} holds no trained prompts.", hint="Name a prompts.safetensors of train expert.")
+    if header.get(MADE_FOR) != weights_sha256:
+        raise WeightsError(
+            f"the trained prompts {path} were made for other weights (sha256 {str(header.get(MADE_FOR))[:12]}…)"
+            f" than these ({weights_sha256[:12]}…).",
+            hint="Give the weights that they were trained with, or train them again.",
+        )
+    return PromptFile(path, config)
 
 
 def load_trained_prompts(path: Path, weights_sha256: str) -> TextAnchors:
-    """Read the anchors of trained prompts.
+    """Read the anchors of trained prompts that do not depend on the picture.
 
     Args:
         path: ``prompts.safetensors``.
@@ -34,30 +97,22 @@ def load_trained_prompts(path: Path, weights_sha256: str) -> TextAnchors:
         WeightsError: there is no such file, it is damaged or of another kind, its prompts depend on the picture, or
             they were made for other weights.
     """
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise MissingExtraError("Trained prompts", "clip") from error
+    path = read_header(path, weights_sha256).path
+    from safetensors import SafetensorError, safe_open
 
-    path = path.expanduser()
-    if not path.is_file():
-        raise WeightsError(f"there is no file of trained prompts at {path}.", hint="Name a prompts.safetensors.")
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(path, framework="np") as file:
-            header, names = file.metadata() or {}, set(file.keys())
-            if header.get("format") != FORMAT or not names >= {NORMAL, ABNORMAL}:
-                raise WeightsError(f"{path} holds no trained anchors.", hint="Train with --prompt none.")
+            if not set(file.keys()) >= {NORMAL, ABNORMAL}:
+                raise WeightsError(
+                    f"{path} holds no trained anchors: its prompts depend on the picture, and serve where there are"
+                    " no references.",
+                    hint="Leave trained_prompts empty here, or train with --prompt none.",
+                )
             normal, abnormal = file.get_tensor(NORMAL), file.get_tensor(ABNORMAL)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"the trained prompts {path} cannot be read.", hint=_REMEDY) from error
-    if header.get(MADE_FOR) != weights_sha256:
-        raise WeightsError(
-            f"the trained prompts {path} were made for other weights (sha256 {str(header.get(MADE_FOR))[:12]}…)"
-            f" than these ({weights_sha256[:12]}…).",
-            hint="Give the weights that they were trained with, or train them again.",
-        )
+        raise WeightsError(f"the trained prompts {path} cannot be read.", hint=REMEDY) from error
     try:
         return TextAnchors(normal.reshape(-1), abnormal, (GENERIC,), sha256)
     except BackendError as error:
-        raise WeightsError(f"the trained prompts {path} are damaged: {error.message}", hint=_REMEDY) from error
+        raise WeightsError(f"the trained prompts {path} are damaged: {error.message}", hint=REMEDY) from error

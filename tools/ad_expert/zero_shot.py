@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from ..backbones import Backbone, VisualFeatures
 from .anomaly_map import grid_to_pixels, smooth_grid, top_fraction_mean
 from .calibration import MAD_TO_SIGMA
 from .prompt_ensemble import ensemble_anchors
-from .text_anchors import TextAnchors
+from .text_anchors import GENERIC, TextAnchors
 
 if TYPE_CHECKING:
     from .anchor_source import TypePrompts
@@ -97,6 +97,22 @@ class StandOut:
     peak: float
 
 
+class PromptedSight(Protocol):
+    """Trained prompts that depend on the picture (``picture_prompts.PicturePrompts``).
+
+    Attributes:
+        kind: ``sparse``, ``dense`` or ``lista``.
+        sha256: of their file.
+    """
+
+    kind: str
+    sha256: str
+
+    def see(self, rgb: NDArray[np.uint8]) -> tuple[VisualFeatures, TextAnchors]:
+        """Features of a picture (H, W, 3) seen with its prompts, and the words that it is compared with."""
+        ...
+
+
 class ZeroShotExpert:
     """Scores pictures by words alone.
 
@@ -105,6 +121,7 @@ class ZeroShotExpert:
         anchors: what patches are compared with; the generic prompt ensemble when None, embedded on first use.
         config: how cosines become scores.
         type_prompts: chooses words for the likely types after a first look; None compares with ``anchors`` alone.
+        prompted: sees and words the first look at each picture anew, in place of ``anchors``; None for fixed words.
 
     Raises:
         BackendError: the backbone has no text tower.
@@ -116,17 +133,19 @@ class ZeroShotExpert:
         anchors: TextAnchors | None = None,
         config: ZeroShotConfig | None = None,
         type_prompts: TypePrompts | None = None,
+        prompted: PromptedSight | None = None,
     ) -> None:
         if not backbone.has_text:
             raise BackendError(f"the backbone {backbone.name} has no text tower.", hint="Use the profile paper.")
         self.backbone = backbone
         self.config = config or ZeroShotConfig()
         self.type_prompts = type_prompts
+        self.prompted = prompted
         self._anchors = anchors
 
     @property
     def anchors(self) -> TextAnchors:
-        """The text anchors, made once."""
+        """The text anchors that do not depend on the picture, made once."""
         if self._anchors is None:
             self._anchors = ensemble_anchors(self.backbone)
         return self._anchors
@@ -140,33 +159,50 @@ class ZeroShotExpert:
         Returns:
             The image_score in [0, 1], and the anomaly_map, float32 (H, W).
         """
-        look = self.localise(self.backbone.encode_image(rgb[None]), rgb.shape[0], rgb.shape[1])
-        return look.image_score, look.anomaly_map
+        found = self.localise(None if self._sees_alone else self.backbone.encode_image(rgb[None]), rgb)
+        return found.image_score, found.anomaly_map
 
-    def localise(self, features: VisualFeatures, height: int, width: int) -> ZeroShotLook:
-        """Judge a picture by its features.
+    def localise(self, features: VisualFeatures | None, rgb: NDArray[np.uint8]) -> ZeroShotLook:
+        """Judge a picture that has been through the backbone.
 
         Args:
-            features: of one or more pictures; the first is used.
-            height: of the picture whose pixels the map shall have.
-            width: likewise.
+            features: of one or more pictures; the first is used. None where trained prompts see the picture by
+                themselves and no types are looked for.
+            rgb: uint8 (H, W, 3), the picture; its pixels are the map's.
         """
-        if self.type_prompts is not None:
-            first = patch_scores_of(features, self.anchors, self.config)[0]
-            anchors, types = self.type_prompts.choose(self.backbone, features, first)
-            if types.names:
+        height, width = rgb.shape[:2]
+        first, words = self._first_look(features, rgb)
+        if self.type_prompts is not None and features is not None:
+            patches = patch_scores_of(first, words, self.config)[0]
+            anchors, types = self.type_prompts.choose(self.backbone, features, patches)
+            if types.names:  # their words are CLIP's own, and so are the features they are compared with
                 return replace(look(features, anchors, self.config, height, width), types=types)
-        return look(features, self.anchors, self.config, height, width)
+        return look(first, words, self.config, height, width)
+
+    @property
+    def _sees_alone(self) -> bool:
+        return self.prompted is not None and self.type_prompts is None
+
+    def _first_look(
+        self, features: VisualFeatures | None, rgb: NDArray[np.uint8]
+    ) -> tuple[VisualFeatures, TextAnchors]:
+        if self.prompted is not None:
+            return self.prompted.see(rgb)
+        assert features is not None  # noqa: S101 - only prompts that see by themselves do without
+        return features, self.anchors
 
     def describe(self) -> dict[str, Any]:
         """What its scores depend on beside the backbone, as JSON values."""
         types_sha256 = self.type_prompts.sha256 if self.type_prompts else None
-        first = self.anchors.prompts_sha256  # it chooses the types, so it counts where a second look has other words
-        return {
-            **describe_anchors(self.anchors, self.config),
-            "types_sha256": types_sha256,
-            "first_prompts_sha256": first,
-        }
+        words: dict[str, Any]
+        if self.prompted is not None:
+            first = self.prompted.sha256
+            words = {"prompts_sha256": first, "anchors": [GENERIC], "loc_mode": self.config.loc_mode}
+        else:
+            first = self.anchors.prompts_sha256
+            words = describe_anchors(self.anchors, self.config)
+        # It chooses the types, so it counts where a second look has other words.
+        return {**words, "types_sha256": types_sha256, "first_prompts_sha256": first}
 
 
 def look(

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from colour_products import ColourBackbone, write_products
+from rich.console import Console
+
+from flawscope.agent.errors import ConfigError
+from flawscope.benchmarks.fewshot import run_fewshot
+from flawscope.benchmarks.fewshot_parts import AVERAGED, SHIPPED, TILED, render, run_fewshot_parts
+from flawscope.benchmarks.fewshot_variants import JoinedStages, Variant, decided, variants
+from flawscope.tools.ad_expert import expert, reference_views
+from flawscope.tools.ad_expert.expert import ExpertConfig, expert_tokens
+
+SMALL = ExpertConfig(short_side_px=64)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_products(root)
+    return root
+
+
+def small(every: list[Variant]) -> list[Variant]:
+    return [replace(each, config=replace(each.config, short_side_px=64)) for each in every]
+
+
+def test_the_shipped_row_is_that_of_bench_fewshot(data: Path) -> None:
+    wanted = small(
+        [v for v in variants() if v.name in (SHIPPED, "no look of the whole", "quarter turns of the references")]
+    )
+    found = run_fewshot_parts(data, 2, 2, backbone=ColourBackbone(), wanted=wanted)
+    other = run_fewshot(data, (2,), 2, backbone=ColourBackbone(), config=SMALL)
+    (product,) = other["products"]
+    rows = found["products"]["plate"]
+    assert rows[SHIPPED]["image_auroc"] == product["shots"][2]["default"]["image_auroc"]
+    assert rows[SHIPPED]["aupro"] == product["shots"][2]["default"]["aupro"]
+    assert set(rows) == {v.name for v in wanted} | {TILED, AVERAGED}
+    assert all(0.0 <= value <= 1.0 for row in rows.values() for value in (*row["image_auroc"], *row["aupro"]))
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(render(found))
+    lines = captured.get().splitlines()
+    assert any("plate AUPRO" in line for line in lines)
+    assert sum("(+" in line or "(-" in line for line in lines) == len(rows) - 1
+
+
+def test_every_variant_changes_what_it_says() -> None:
+    """A swapped name that nothing reads any more would compare the expert with itself."""
+    for variant in variants()[1:]:
+        assert variant.swaps or variant.rotate or variant.fine or variant.config != ExpertConfig()
+        for module, name, value in variant.swaps:
+            before = getattr(module, name)
+            with decided(variant.swaps):
+                assert getattr(module, name) is value
+            assert getattr(module, name) is before
+    used = (Path(expert.__file__).read_text(), Path(reference_views.__file__).read_text())
+    for variant in variants():
+        for module, name, _ in variant.swaps:
+            text = used[0] if module is expert else used[1]
+            assert sum(name in line and "import" not in line for line in text.splitlines()) >= 1
+
+
+def test_decisions_are_given_back_after_a_failure() -> None:
+    before = reference_views.NATURAL
+    with pytest.raises(AttributeError), decided(((reference_views, "NATURAL", 9.0),)):
+        reference_views.nothing_of_that_name()
+    assert before == reference_views.NATURAL
+
+
+def test_joined_stages_stand_side_by_side() -> None:
+    picture = np.zeros((1, 32, 48, 3), np.uint8)
+    picture[:, :16, :16] = 200
+    seen = JoinedStages(ColourBackbone(), 0.5).encode_image(picture)
+    assert (seen.grid, seen.patch_tokens[0].shape) == ((2, 3), (1, 6, 6))
+    lengths = np.linalg.norm(seen.patch_tokens[0][0].reshape(6, 2, 3), axis=2)
+    assert np.allclose(lengths, [[1.0, 0.5]] * 6, atol=1e-6)
+    assert np.allclose(np.linalg.norm(expert_tokens(seen), axis=1), 1.0, atol=1e-6)
+
+
+def test_too_little_to_judge_is_said(data: Path) -> None:
+    with pytest.raises(ConfigError, match="positive"):
+        run_fewshot_parts(data, 0)
+    with pytest.raises(ConfigError, match="9 references"):
+        run_fewshot_parts(data, 9, backbone=ColourBackbone())
