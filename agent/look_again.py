@@ -17,7 +17,7 @@ from .schemas import InspectionReport, Region
 
 if TYPE_CHECKING:
     from ..tools.imaging import LoadedImage
-    from ..tools.products import ProductModel
+    from ..tools.product_model import ProductModel
     from .inspector import InspectionDeps
 
 PANEL_PX = 420

@@ -165,7 +165,7 @@ class PlantTools:
 
     def products(self) -> EnrolledProducts:
         """List the enrolled products: how many references, which defect types, and whether a control plan holds."""
-        from ..tools.products import list_products
+        from ..tools.product_files import list_products
 
         with self._turn:
             names = list_products(self._inspector.deps.home.products)
@@ -200,11 +200,11 @@ class PlantTools:
         )
 
     def _described(self, name: str) -> EnrolledProduct:
-        from ..tools.products import load_product
+        from ..tools.product_files import load_product
 
         deps = self._inspector.deps
         try:
-            model = deps.products.get(name) or load_product(deps.home.products, name, deps.backbone)
+            model = deps.products.get(name) or load_product(deps.home.products, name, deps.backbone, deps.head)
             planned = deps.plan(name)
         except FlawscopeError as error:
             return EnrolledProduct(name=name, problem=str(error))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import ArtifactStore
 from .errors import ConfigError, InputError, StorageError
-from .home import storage_errors, write_atomically, write_text_atomically
+from .home import is_file_or_was, storage_errors, write_atomically, write_text_atomically
 from .inspector import InspectionDeps, Inspector, Progress
 from .reasoner.evidence import words
 from .schemas import InspectionReport
@@ -59,11 +59,6 @@ def expand_pictures(paths: Sequence[Path], *, except_in: Path | None = None) -> 
             raise InputError(f"the folder {path} holds no pictures.", hint="Name a picture or another folder.")
         found += inside
     return found
-
-
-def is_file_or_was(path: Path) -> bool:
-    """Whether this is a file, or a link whose file is gone: nothing that somebody put there is passed over silently."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def inspect_all(

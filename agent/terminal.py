@@ -139,7 +139,7 @@ class StatusLine:
             self._console.print(" " * (self._width + 2), end="\r")
 
 
-_CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute"})
+_CHECKS = frozenset({"zoom", "reference", "self_consistency", "more_docs", "refute", "latent"})
 
 
 def _cited(report: InspectionReport, field: str) -> str:

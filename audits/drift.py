@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..agent.errors import ConfigError
 from ..tools.ad_expert.calibration import centre_and_spread
-from ..tools.products import stored_calibration
+from ..tools.product_files import stored_calibration
 from .records import AuditRecord
 
 LEVEL = 0.01

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.errors import ConfigError, InputError
-from ..agent.session import PICTURE_SUFFIXES, expand_pictures, is_file_or_was
+from ..agent.home import is_file_or_was
+from ..agent.session import PICTURE_SUFFIXES, expand_pictures
 from ..tools.table_rows import table_rows
 from .records import WorklistLine, spelt_out
 

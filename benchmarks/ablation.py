@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.settings import LoadedSettings
 from ..agent.vision_language import VisionLanguageModel
-from .ablation_stress import goods_under, stress_rows
+from .ablation_stress import GoodsRow, goods_under, normals_of, stress_rows
 from .memory import peak_mb
 from .mmad.answering import MostFrequent, answered, record
 from .mmad.arms import BY_NAME, Arm, arms_named
@@ -64,7 +64,7 @@ def run_ablation(
         goods: good references of each product that are asked about as pictures; 0 leaves them out.
         latent: settings of A8; its defaults when None.
         weights: what tells the model from others of its name.
-        out: where answers are kept; a run there goes on.
+        out: where answers are kept; a run there goes on. What A8 did to good references is written there as well.
         progress: told about long work.
 
     Raises:
@@ -88,7 +88,7 @@ def run_ablation(
             "tasks": tasks,
             "limit": limit,
             "weights": weights,
-            "knowledge": deps.knowledge.content_hash,
+            "evidence": source.conditions,
             "latent": None if latent is None else dataclasses.asdict(latent),
         }
         lines: dict[str, list[dict[str, Any]]] = {}
@@ -106,6 +106,8 @@ def run_ablation(
         references = goods_under(asking, source, items, ran, goods, progress) if goods else ()
     finally:
         deps.close()
+    if out is not None:
+        _keep_normals(out, references, model.name, weights, latent)
     return {
         "title": data.name,
         "model": model.name,
@@ -136,6 +138,17 @@ def _kept(out: Path | None, name: str, items: ItemSet, model: str, identity: dic
     arm = {key: value for key, value in dataclasses.asdict(BY_NAME[name]).items() if key != "what"}
     with run_folder(out / name, items, model, {**identity, "arm": arm}) as folder:
         yield folder
+
+
+def _keep_normals(out: Path, rows: Sequence[GoodsRow], model: str, weights: str, latent: LatentSettings | None) -> None:
+    """Write what guard G5 asks for, where it was measured with weights that can be told from others."""
+    from ..agent.vision_language.latent import LatentSettings
+    from ..agent.vision_language.latent.normals import NORMALS_FILE, save_normals
+
+    measured = normals_of(rows)
+    if measured is not None and weights:
+        search = LatentSettings() if latent is None else latent
+        save_normals(out / NORMALS_FILE, measured, model=model, weights=weights, settings=search)
 
 
 def _baselines(items: Sequence[Item], source: EvidenceSource) -> dict[str, list[dict[str, Any]]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,10 @@ from .mmad.scoring import DETECTION
 from .mmad.statistics import Interval, bootstrap_mean
 from .mmad.workshop import references_of
 
-BASE = "A5"
+if TYPE_CHECKING:
+    from ..agent.vision_language.latent import NormalImages
+
+BASE, LATENT = "A5", "A8"
 STAYING = 5.0
 """Percent of answers that may change for them to be called the same."""
 Progress = Callable[[str, int, int], None]
@@ -71,13 +74,13 @@ class GoodsRow:
 
     Attributes:
         arm: the row.
-        pictures: asked about.
+        questions: asked, two about each picture.
         alarms: how many were called defective.
         against: alarms of the row that it is compared with; None for the first.
     """
 
     arm: str
-    pictures: int
+    questions: int
     alarms: int
     against: int | None
 
@@ -128,18 +131,16 @@ def blank(rgb: Any) -> Any:
 def goods_under(
     asking: Asking, source: EvidenceSource, items: ItemSet, arms: Sequence[Arm], count: int, progress: Progress
 ) -> tuple[GoodsRow, ...]:
-    """Ask whether good references have a defect. They are in the expert's memory, as in an inspection of them."""
+    """Ask whether good references have a defect, in both orders of yes and no: a model may lean to a letter.
+
+    They are in the expert's memory, as in an inspection of them.
+    """
     template = {item.product: item for item in items.items if item.subtask == DETECTION}
     asked = []
     for product, paths in references_of(items).items():
         if product in template:
-            one = template[product]
-            no = next((letter for letter, text in one.options.items() if not says_yes(text)), one.answer)
             spread = [paths[i * len(paths) // min(count, len(paths))] for i in range(min(count, len(paths)))]
-            asked += [
-                replace(one, key=f"{path}#0", image=path, answer=no, random_templates=_others(paths, path))
-                for path in spread
-            ]
+            asked += [question for path in spread for question in _good_reference(template[product], path, paths)]
     alarms: dict[str, int] = {}
     rows = []
     for number, arm in enumerate(arms):
@@ -150,6 +151,26 @@ def goods_under(
             progress("good references", number * len(asked) + done, len(asked) * len(arms))
         rows.append(GoodsRow(arm.name, len(asked), alarms[arm.name], alarms.get(arm.against or "")))
     return tuple(rows)
+
+
+def normals_of(rows: Sequence[GoodsRow]) -> NormalImages | None:
+    """What latent reasoning did to good references beside the row it is compared with; None if one did not run."""
+    from ..agent.vision_language.latent import NormalImages
+
+    for row in rows:
+        if row.arm == LATENT and row.against is not None and row.questions:
+            return NormalImages(row.questions, row.against, row.alarms)
+    return None
+
+
+def _good_reference(one: Item, path: str, paths: Sequence[str]) -> Iterator[Item]:
+    """A product's question about a good reference of it, in both orders."""
+    texts = sorted(one.options.values(), key=says_yes)
+    for number, (first, second) in enumerate((texts, texts[::-1])):
+        options = dict(zip("AB", (first, second), strict=True))
+        right = next(letter for letter, text in options.items() if not says_yes(text))
+        other = _others(paths, path)
+        yield replace(one, key=f"{path}#{number}", image=path, options=options, answer=right, random_templates=other)
 
 
 def _others(paths: Sequence[str], path: str) -> tuple[str, ...]:

@@ -42,7 +42,10 @@ def render(result: Mapping[str, Any]) -> str:
     if result["stress"]:
         parts += ["A5 with false evidence:", stress_table(result["stress"])]
     if result["goods"]:
-        parts += ["Good reference pictures called defective:", goods_table(result["goods"])]
+        parts += [
+            "Good reference pictures called defective, each asked about in both orders of yes and no:",
+            goods_table(result["goods"]),
+        ]
     return "\n\n".join(parts)
 
 
@@ -165,7 +168,7 @@ def goods_table(rows: Sequence[GoodsRow]) -> str:
     """How often good references are called defective, and how that changes."""
     body = []
     for row in rows:
-        share = 100.0 * row.alarms / row.pictures if row.pictures else 0.0
-        more = "" if row.against is None else f"{100.0 * (row.alarms - row.against) / max(1, row.pictures):+.1f}"
-        body.append([row.arm, str(row.pictures), f"{row.alarms} ({share:.1f}%)", more])
-    return markdown(["", "pictures", "called defective", "points more than the row compared with"], body)
+        share = 100.0 * row.alarms / row.questions if row.questions else 0.0
+        more = "" if row.against is None else f"{100.0 * (row.alarms - row.against) / max(1, row.questions):+.1f}"
+        body.append([row.arm, str(row.questions), f"{row.alarms} ({share:.1f}%)", more])
+    return markdown(["", "questions", "called defective", "points more than the row compared with"], body)

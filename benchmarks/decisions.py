@@ -25,8 +25,8 @@ from ..tools.ad_expert.calibration import Calibration
 from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, prepare
 from ..tools.ad_expert.reference_views import fit_references
 from ..tools.backbones import VisualFeatures, load_backbone
+from ..tools.enrolment import fit_product
 from ..tools.imaging import load_image
-from ..tools.products import fit_product
 from .datasets import ProductData, load_dataset
 from .detection_metrics import clopper_pearson, expected_calibration_error
 from .untouched import untouched_tests

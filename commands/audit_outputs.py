@@ -51,8 +51,10 @@ def audit_export(
     ] = ReviewChoice.FAILURE,
 ) -> None:
     """Write an audit's records as CSV, Parquet, COCO or JUnit XML; records.jsonl stays the truth."""
-    if csv is None and parquet is None and coco is None and junit is None:
+    wanted = [path for path in (csv, parquet, coco, junit) if path is not None]
+    if not wanted:
         raise ConfigError("nothing to write.", hint="Give --csv, --parquet, --coco or --junit with a file.")
+    _check_targets(audit, wanted)
     from ..audits.coco import export_coco
     from ..audits.exports import export_csv, export_parquet
     from ..audits.junit import export_junit
@@ -134,6 +136,20 @@ def register(app: typer.Typer) -> None:
         ("drift", audit_drift),
     ):
         app.command(name)(command)
+
+
+def _check_targets(audit: Path, wanted: list[Path]) -> None:
+    """Nothing that an audit lives from is written over, and no table over another one."""
+    from ..audits.folder import HEADER_NAME, LOCK_NAME, SUPERSEDED_NAME
+    from ..audits.record_file import records_path
+
+    records = records_path(audit).resolve()
+    own = {records, *(records.parent / name for name in (HEADER_NAME, LOCK_NAME, SUPERSEDED_NAME))}
+    for number, path in enumerate(wanted):
+        if path.resolve() in own:
+            raise ConfigError(f"{path} belongs to the audit itself.", hint="Name another file.")
+        if path.resolve() in {other.resolve() for other in wanted[:number]}:
+            raise ConfigError(f"{path} is named twice.", hint="Name a file for each table.")
 
 
 def _records(audit: Path) -> Iterator[AuditRecord]:

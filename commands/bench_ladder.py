@@ -16,7 +16,7 @@ from .bench_mmad import (
     TasksOption,
     WeightsOption,
     names,
-    weights_identity,
+    tell_result,
 )
 from .shared import ProfileOption, make_console, print_line, settings, status
 
@@ -51,7 +51,8 @@ def bench_ablation(
         int, typer.Option("--stress", min=0, help="Pictures of each product to ask about with false evidence.")
     ] = 0,
     goods: Annotated[
-        int, typer.Option("--goods", min=0, help="Good references of each product to ask about as pictures.")
+        int,
+        typer.Option("--goods", min=0, help="Good references of each product to ask about, in both orders."),
     ] = 0,
     products: ProductsOption = None,
     tasks: TasksOption = None,
@@ -61,7 +62,7 @@ def bench_ablation(
     """The ladder A0 to A9 with its controls, each row against the one before, on a set in MMAD's layout."""
     from ..agent.terminal import ProgressBar
     from ..agent.vision_language.latent import LatentSettings
-    from ..agent.vision_language.loading import load_model
+    from ..agent.vision_language.loading import load_model, weights_identity
     from ..benchmarks.ablation import run_ablation
     from ..benchmarks.ablation_tables import render
 
@@ -87,10 +88,7 @@ def bench_ablation(
             out=out,
             progress=progress,
         )
-    text = render(result)
-    print_line(text)
-    if out is not None:
-        (out / "results.md").write_text(text + "\n", encoding="utf-8")
+    tell_result(render(result), out)
 
 
 def bench_efficiency(

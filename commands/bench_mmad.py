@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .shared import ProfileOption, make_console, print_line, settings, status
-
-if TYPE_CHECKING:
-    from ..agent.settings import LoadedSettings
 
 SetOption = Annotated[Path, typer.Option("--data", help="Folder with mmad.json and the folders of pictures.")]
 WeightsOption = Annotated[
@@ -75,7 +72,7 @@ def bench_mmad(
     """MMAD: multiple-choice questions by its protocol, scored as its scripts do and strictly; goes on when cut off."""
     from ..agent.errors import ConfigError
     from ..agent.terminal import ProgressBar
-    from ..agent.vision_language.loading import load_model
+    from ..agent.vision_language.loading import load_model, weights_identity
     from ..benchmarks.mmad.answering import ByLetter, InWords
     from ..benchmarks.mmad.run import Protocol, run_mmad
     from ..benchmarks.mmad.tables import render
@@ -123,18 +120,16 @@ def bench_mmad_make(
     print_line(f"{count} questions in {out}")
 
 
-def weights_identity(loaded: LoadedSettings) -> str:
-    """What tells a local checkpoint from another of its name: its files and an adapter's, with sizes and times."""
-    from ..agent.vision_language.loading import checkpoint_folder
-
-    if loaded.settings.reasoner != "qwen_vl":
-        return ""
-    adapter = loaded.settings.vlm_adapter
-    folders = [checkpoint_folder(loaded), *([] if adapter is None else [adapter.expanduser()])]
-    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    return ", ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-
-
 def names(text: str | None) -> list[str] | None:
     """Comma-separated names, None for none."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def tell_result(text: str, out: Path | None) -> None:
+    """Print a benchmark's page, and keep it in its folder."""
+    from ..agent.home import storage_errors
+
+    print_line(text)
+    if out is not None:
+        with storage_errors(out):
+            (out / "results.md").write_text(text + "\n", encoding="utf-8")

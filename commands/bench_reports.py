@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .bench_mmad import ProductsOption, ReasonerOption, WeightsOption, names, weights_identity
-from .shared import HomeOption, ProfileOption, make_console, print_line, settings
+from .bench_mmad import ProductsOption, ReasonerOption, WeightsOption, names, tell_result
+from .shared import HomeOption, ProfileOption, make_console, settings
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +34,7 @@ def bench_reports(
 ) -> None:
     """A model's reports in inspections: usable, decided, rightly, named, beside the reasoner without a model."""
     from ..agent.terminal import ProgressBar
+    from ..agent.vision_language.loading import weights_identity
     from ..benchmarks.reports import render, run_reports
     from ..benchmarks.untouched import untouched_tests
 
@@ -50,7 +51,4 @@ def bench_reports(
             out=out,
             progress=progress,
         )
-    text = render(result)
-    print_line(text)
-    if out is not None:
-        (out / "results.md").write_text(text + "\n", encoding="utf-8")
+    tell_result(render(result), out)

@@ -65,7 +65,7 @@ def add(
     from ..tools.knowledge.builder import shipped_documents
     from ..tools.knowledge.plant_page import page_from_note, picture_name, types_in
     from ..tools.knowledge.twins import difference_hash
-    from ..tools.products import list_products
+    from ..tools.product_files import list_products
 
     loaded_picture = load_image(picture, max_pixels=loaded.settings.max_pixels)
     marked = parse_box(box) if box is not None else None

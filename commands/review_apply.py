@@ -150,14 +150,17 @@ def _enrol(loaded: LoadedSettings, product: str, references: Sequence[Path], def
     from ..agent.review.changes import manifest_of
     from ..agent.terminal import ProgressBar
     from ..tools.ad_expert.anchor_source import configured_anchors
+    from ..tools.ad_expert.head_file import configured_head
     from ..tools.ad_expert.zero_shot import ZeroShotConfig
     from ..tools.backbones import load_backbone
     from ..tools.control_plan.store import PlanStore
-    from ..tools.products import enroll_product, load_product
+    from ..tools.product_files import load_product
+    from ..tools.products import enroll_product
 
     manifest = manifest_of(loaded.home.products / product)
     planned = PlanStore(loaded.home.root / "plans").plan(product)
     backbone = load_backbone(loaded.settings.backbone, loaded)
+    head = configured_head(backbone, loaded)
     with ProgressBar(make_console(stderr=True)) as progress:
         enroll_product(
             loaded.home.products,
@@ -171,17 +174,20 @@ def _enrol(loaded: LoadedSettings, product: str, references: Sequence[Path], def
             max_pixels=loaded.settings.max_pixels,
             anchors=configured_anchors(backbone, loaded),
             words=ZeroShotConfig(loaded.settings.loc_mode),
+            head=head,
             plan=planned[0] if planned else None,
-            types_of=load_product(loaded.home.products, product, backbone),
+            types_of=load_product(loaded.home.products, product, backbone, head),
             progress=progress,
         )
 
 
 def _threshold(loaded: LoadedSettings, product: str) -> str:
+    from ..tools.ad_expert.head_file import configured_head
     from ..tools.backbones import load_backbone
-    from ..tools.products import load_product
+    from ..tools.product_files import load_product
 
-    model = load_product(loaded.home.products, product, load_backbone(loaded.settings.backbone, loaded))
+    backbone = load_backbone(loaded.settings.backbone, loaded)
+    model = load_product(loaded.home.products, product, backbone, configured_head(backbone, loaded))
     alarm = loaded.false_alarm_of(model.false_alarm)
     found = model.calibration.decide({"whole": model.typical("whole") or 0.0}, alarm).threshold
     return "none" if found is None else f"{found:.2f}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def complete_product(incomplete: str) -> list[str]:
     """Names for the shell; broken settings complete to nothing, since a message would land in the command line."""
     from ..agent.settings import load_settings
-    from ..tools.products import list_products
+    from ..tools.product_files import list_products
 
     try:
         folder = load_settings().home.products

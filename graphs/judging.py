@@ -19,7 +19,7 @@ from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..agent.inspector import InspectionDeps
-    from ..tools.products import ProductModel
+    from ..tools.product_model import ProductModel
 
 Update = dict[str, Any]
 PAGES_OF_A_TYPE = 2

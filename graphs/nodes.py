@@ -32,19 +32,20 @@ from . import zero_shot
 from .doubt import Again, again_evidence, assessed, doubt_in_words, to_be_asked_again
 from .judging import Judge, features_of
 from .planned import planned_evidence
-from .refuting import applied, as_state
+from .refuting import applied, as_state, outcome
 from .report import compose_report, failure_report
 from .routing import VIEW_ACTIONS, doubtful, next_action
 from .state import InspectionState
 
 if TYPE_CHECKING:
     from ..agent.inspector import InspectionDeps
-    from ..tools.products import ProductModel
+    from ..tools.product_model import ProductModel
 
 Update = dict[str, Any]
 Node = TypeVar("Node", bound=Callable[..., Update])
 MORE_DOCUMENTS = 2
 """Documents that a ``more_docs`` round adds."""
+NOT_MEASURED = "G5 (whether it spoils good parts) was not measured: no latent_normals is set"
 
 
 def step(node: Node) -> Node:
@@ -223,7 +224,7 @@ class InspectionNodes:
             **({"gate": gate} if gate else {}),
             "evidence": {**(ev.told_evidence(seen) if gate else {}), **told},
             "category": {"source": category.choice.source, "candidates": [list(c) for c in category.choice.candidates]},
-            "note": reply.draft.verdict.value,
+            "note": "; ".join(filter(None, (reply.draft.verdict.value, self._left_out()))),
         }
 
     def _again(
@@ -268,9 +269,20 @@ class InspectionNodes:
         offered: set[str] = set()
         if isinstance(self.deps.reasoner, Refuter) and state["expert"]["regions"]:
             offered.add("refute")
-        if self.deps.settings.latent and isinstance(self.deps.reasoner, LatentReasoner):
+        if self._latent() is not None and not self._left_out():
             offered.add("latent")
         return offered
+
+    def _latent(self) -> LatentReasoner | None:
+        """The reasoner where it may search; None where it cannot or is not set to."""
+        reasoner = self.deps.reasoner
+        return reasoner if self.deps.settings.latent and isinstance(reasoner, LatentReasoner) else None
+
+    def _left_out(self) -> str:
+        """Why the search is never taken although it is set (guard G5); empty where it may be."""
+        latent = self._latent()
+        normals = None if latent is None else latent.normals
+        return "" if normals is None or normals.hold else f"latent is left out, {normals.sentence}"
 
     @step
     def zoom(self, state: InspectionState) -> Update:
@@ -301,12 +313,14 @@ class InspectionNodes:
         reasoner = self.deps.reasoner
         assert isinstance(reasoner, Refuter)  # noqa: S101  # available() offers it only then
         tried = reasoner.refute(self._shown(state, None), [self._rgb(state)])
-        return {"refutation": as_state(tried), "done": ["refute"], "note": tried.explanation}
+        return {"refutation": as_state(tried), "done": ["refute"], "note": outcome(tried)}
 
     @step
     def latent(self, state: InspectionState) -> Update:
         """Let the next round search in the model's embedding space before it answers."""
-        return {"done": ["latent"]}
+        reasoner = self.deps.reasoner
+        assert isinstance(reasoner, LatentReasoner)  # noqa: S101  # available() offers it only then
+        return {"done": ["latent"], "note": NOT_MEASURED if reasoner.normals is None else reasoner.normals.sentence}
 
     def _view(self, name: str, state: InspectionState) -> Update:
         product = self._product(state)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..agent.inspector import InspectionDeps
     from ..agent.reasoner import EvidenceBundle
-    from ..tools.products import ProductModel
+    from ..tools.product_model import ProductModel
     from .state import InspectionState
 
 REFERENCES = 2

@@ -48,6 +48,13 @@ def as_state(tried: Refutation) -> dict[str, Any]:
     }
 
 
+def outcome(tried: Refutation) -> str:
+    """What came of it in a line for people; not the model's own words, which nobody has checked."""
+    if tried.defect is None:
+        return f"Asked to explain {tried.region_id} as normal, the model did not say how likely it holds that to be."
+    return f"Asked to explain {tried.region_id} as normal, the model still gave {number(tried.defect)} to a defect."
+
+
 def applied(judged: dict[str, Any], tried: dict[str, Any] | None) -> dict[str, Any]:
     """A judgement with what was tried against it.
 

@@ -195,6 +195,8 @@ def provenance(state: InspectionState, deps: InspectionDeps) -> dict[str, Any]:
         facts["backbone"] = {"name": deps.backbone.name, "weights_sha256": deps.backbone.weights_sha256}
         facts["knowledge"] = deps.knowledge.content_hash
         facts["product"] = product.fingerprint if product else None
+        if product is not None and product.head_sha256 is not None:
+            facts["trained_head"] = product.head_sha256
         facts["decision"] = state.get("decision", {})
         facts["category"] = state.get("category", {})
         if state.get("gate"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -84,34 +85,61 @@ class Capabilities:
 
 
 def probe(client: ChatClient) -> Capabilities:
-    """Ask a few short questions; call it once for a client.
+    """Ask a few short questions, which have the time of one together; call it once for a client.
 
     Raises:
-        EndpointError: the server cannot be reached, refuses the key or model, or stays busy.
+        EndpointError: the server cannot be reached, refuses the key or model, stays busy, or is too slow.
     """
+    examination = _Examination(client, time.monotonic() + client.endpoint.timeout_s)
+    try:
+        return _examine(examination)
+    except EndpointError as error:
+        if time.monotonic() >= examination.deadline:
+            error.message += " The questions about what it can do share that time."
+        raise
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """A client whose short questions all end at one time, so that a slow server is not waited for once for each.
+
+    Attributes:
+        client: of the server.
+        deadline: of ``time.monotonic()``.
+    """
+
+    client: ChatClient
+    deadline: float
+
+    def ask(self, message: ChatMessage, **options: Any) -> ChatReply:
+        """One question; see `ChatClient.complete`."""
+        return self.client.complete((message,), max_tokens=PROBE_TOKENS, deadline=self.deadline, **options)
+
+
+def _examine(examination: _Examination) -> Capabilities:
     greedy: dict[str, Any] = {"temperature": 0.0, "seed": 0}
-    plain = _unless_refused(client, **greedy)
+    plain = _unless_refused(examination, **greedy)
     if plain is None:
         greedy = {}
-        plain = client.complete((ChatMessage("user", QUESTION),), max_tokens=PROBE_TOKENS)
-    form, reply = _form(client, plain, greedy)
-    top_logprobs = _top_logprobs(client, greedy)
+        plain = examination.ask(ChatMessage("user", QUESTION))
+    form, reply = _form(examination, plain, greedy)
+    top_logprobs = _top_logprobs(examination, greedy)
     return Capabilities(
         reply.model,
         form,
         top_logprobs,
-        _pictures(client, greedy),
+        _pictures(examination, greedy),
         bool(greedy),
-        _form_scores(client, form, top_logprobs, greedy),
-        _tools(client, greedy),
+        _form_scores(examination, form, top_logprobs, greedy),
+        _tools(examination, greedy),
     )
 
 
-def _form(client: ChatClient, plain: ChatReply, greedy: dict[str, Any]) -> tuple[Form, ChatReply]:
+def _form(examination: _Examination, plain: ChatReply, greedy: dict[str, Any]) -> tuple[Form, ChatReply]:
     """The strictest form that the server enforces."""
     forms: tuple[Form, ...] = ("json_schema", "json_object")
     for form in forms:
-        reply = _unless_refused(client, form=form, **greedy)
+        reply = _unless_refused(examination, form=form, **greedy)
         if reply is None:
             continue
         try:
@@ -124,10 +152,10 @@ def _form(client: ChatClient, plain: ChatReply, greedy: dict[str, Any]) -> tuple
     return "text", plain
 
 
-def _top_logprobs(client: ChatClient, greedy: dict[str, Any]) -> int | None:
+def _top_logprobs(examination: _Examination, greedy: dict[str, Any]) -> int | None:
     """Some servers refuse more than they give, others give fewer without a word."""
     for asked in TOP_LOGPROBS:
-        reply = _unless_refused(client, top_logprobs=asked, **greedy)
+        reply = _unless_refused(examination, top_logprobs=asked, **greedy)
         if reply is not None:
             return None if reply.logprobs is None else _alternatives(reply.logprobs)
     return None
@@ -145,44 +173,44 @@ def _alternatives(tokens: Sequence[TokenLogprob]) -> int | None:
 
 
 def _form_scores(
-    client: ChatClient, form: Form, top_logprobs: int | None, greedy: dict[str, Any]
+    examination: _Examination, form: Form, top_logprobs: int | None, greedy: dict[str, Any]
 ) -> Literal["raw", "masked"] | None:
     """Whether something other than a brace was likely where a brace was forced; nobody had asked for JSON."""
     if form == "text" or top_logprobs is None:
         return None
-    reply = _unless_refused(client, form=form, top_logprobs=top_logprobs, **greedy)
+    reply = _unless_refused(examination, form=form, top_logprobs=top_logprobs, **greedy)
     if reply is None or reply.logprobs is None:
         return None
     begins = sum(math.exp(logprob) for token, logprob in reply.logprobs[0].top if token.lstrip()[:1] in ("{", ""))
     return "masked" if begins > ALL else "raw"
 
 
-def _pictures(client: ChatClient, greedy: dict[str, Any]) -> bool:
+def _pictures(examination: _Examination, greedy: dict[str, Any]) -> bool:
     from PIL import Image
 
     file = io.BytesIO()
     Image.new("RGB", (64, 64), (220, 30, 30)).save(file, format="PNG")
     shown = ChatMessage("user", (file.getvalue(), "What colour is this picture? One word."))
-    return _taken(client, shown, **greedy) is not None
+    return _taken(examination, shown, **greedy) is not None
 
 
-def _tools(client: ChatClient, greedy: dict[str, Any]) -> bool:
+def _tools(examination: _Examination, greedy: dict[str, Any]) -> bool:
     """Whether a model that needs a tool calls it, and the server says so in the protocol's way.
 
     Some servers refuse tools unless they were started for them, some pass them over, some leave a call in the text.
     """
-    reply = _taken(client, ChatMessage("user", LOOK_UP), tools=(LAMP,), **greedy)
+    reply = _taken(examination, ChatMessage("user", LOOK_UP), tools=(LAMP,), **greedy)
     return reply is not None and any(call.name == "lamp_colour" for call in reply.calls)
 
 
-def _taken(client: ChatClient, message: ChatMessage, **options: Any) -> ChatReply | None:
+def _taken(examination: _Examination, message: ChatMessage, **options: Any) -> ChatReply | None:
     """The answer to what a server may be unable to take; None where it refuses it, of which a 500 is one way.
 
     llama.cpp answers so to a picture that it cannot take. So a 500 is not asked again; what may pass is.
     """
     for retries in (0, None):
         try:
-            return client.complete((message,), max_tokens=PROBE_TOKENS, retries=retries, **options)
+            return examination.ask(message, retries=retries, **options)
         except EndpointError as error:
             if error.status in UNSUPPORTED | {500}:
                 return None
@@ -191,11 +219,10 @@ def _taken(client: ChatClient, message: ChatMessage, **options: Any) -> ChatRepl
     raise AssertionError("the second try either answers or raises")
 
 
-def _unless_refused(client: ChatClient, *, form: Form = "text", **options: Any) -> ChatReply | None:
+def _unless_refused(examination: _Examination, *, form: Form = "text", **options: Any) -> ChatReply | None:
     try:
-        return client.complete(
-            (ChatMessage("user", QUESTION + JSON_TOO * (form == "json_object")),),
-            max_tokens=PROBE_TOKENS,
+        return examination.ask(
+            ChatMessage("user", QUESTION + JSON_TOO * (form == "json_object")),
             response_format=response_format(_Probe, form),
             **options,
         )

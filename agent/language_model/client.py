@@ -94,6 +94,7 @@ class ChatClient:
         tools: Sequence[dict[str, Any]] = (),
         on_text: Callable[[str], None] | None = None,
         retries: int | None = None,
+        deadline: float | None = None,
     ) -> ChatReply:
         """Ask once, and again after failures that may pass; after a piece was shown they no longer may.
 
@@ -107,9 +108,10 @@ class ChatClient:
             top_logprobs: ask for the log-probabilities of so many tokens at each place.
             on_text: sees the answer grow; all of it at once where the server does not stream.
             retries: None for the endpoint's.
+            deadline: of ``time.monotonic()``, where several questions share their time; None: the endpoint's from now.
 
         Raises:
-            EndpointError: no usable answer within the endpoint's time.
+            EndpointError: no usable answer in that time.
         """
         body: dict[str, Any] = {
             "model": self.endpoint.model,
@@ -125,15 +127,15 @@ class ChatClient:
         if on_text is not None and self._streams:
             body |= STREAM
         shown = None if on_text is None else Shown(on_text)
-        reply = self._answered(body, shown, self.endpoint.retries if retries is None else retries)
+        end = time.monotonic() + self.endpoint.timeout_s if deadline is None else deadline
+        reply = self._answered(body, shown, self.endpoint.retries if retries is None else retries, end)
         if shown is not None:
             shown.finish(reply.text)
             self._streams = "stream" in body
         return reply
 
-    def _answered(self, body: dict[str, Any], shown: Shown | None, retries: int) -> ChatReply:
+    def _answered(self, body: dict[str, Any], shown: Shown | None, retries: int, deadline: float) -> ChatReply:
         """The answer of the first try that succeeds; takes out of the body what the server does not know."""
-        deadline = time.monotonic() + self.endpoint.timeout_s
         attempt = 0
         while True:
             if shown is not None:

@@ -18,7 +18,7 @@ class Endpoint:
         base_url: up to and including ``/v1``, without a slash at the end.
         model: as the server calls it.
         api_key: sent as a bearer token to this server only.
-        timeout_s: wall time of one question with all its retries.
+        timeout_s: wall time of one question with all its retries, and of all those about what the server can do.
         retries: further tries after a failure that may pass.
         concurrency: questions under way at the same time.
     """

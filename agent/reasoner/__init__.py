@@ -11,6 +11,7 @@ from .base import DraftReport, EvidenceBundle, Reasoner, ReasonerReply, Retrieve
 if TYPE_CHECKING:
     from ..settings import LoadedSettings
     from ..vision_language import OnText
+    from ..vision_language.latent import NormalImages
 
 __all__ = [
     "REASONERS",
@@ -41,16 +42,29 @@ def _model(name: str) -> Callable[[LoadedSettings, OnText | None], Reasoner]:
                 f"latent reasoning needs a model in this process, which {name} is not.",
                 hint="Unset latent, or set reasoner to qwen_vl.",
             )
+        normals = _normals(loaded) if loaded.settings.latent else None
         model, max_tokens = load_model(loaded, name), loaded.settings.vlm_max_tokens
         if loaded.settings.latent:
             from ..vision_language.qwen import QwenModel
             from .latent_reasoner import LatentModelReasoner
 
             if isinstance(model, QwenModel):  # in tests another model may stand for it
-                return LatentModelReasoner(model, name=name, max_tokens=max_tokens, on_text=on_text)
+                return LatentModelReasoner(model, normals=normals, name=name, max_tokens=max_tokens, on_text=on_text)
         return ModelReasoner(model, name=name, max_tokens=max_tokens, on_text=on_text)
 
     return load
+
+
+def _normals(loaded: LoadedSettings) -> NormalImages | None:
+    """What latent reasoning did to good parts, by the file that the settings name; None when they name none."""
+    from ..vision_language.latent import LatentSettings
+    from ..vision_language.latent.normals import load_normals
+    from ..vision_language.loading import weights_identity
+
+    path, weights = loaded.settings.latent_normals, weights_identity(loaded)
+    if path is None or not weights:  # a checkpoint that is not there is told when it is loaded
+        return None
+    return load_normals(path, weights=weights, settings=LatentSettings())
 
 
 REASONERS: dict[str, Callable[[LoadedSettings, OnText | None], Reasoner]] = {

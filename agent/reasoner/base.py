@@ -18,6 +18,7 @@ from ..schemas import Claim, DefectType, Evidence, Frozen, Region, Text, Verdict
 if TYPE_CHECKING:
     from ...tools.knowledge.categories import CategoryKnowledge
     from ..vision_language import VisionLanguageModel
+    from ..vision_language.latent import NormalImages
     from ..vision_language.messages import Picture, Slot
 
 EVEN = 0.5
@@ -310,7 +311,13 @@ class Refuter(Protocol):
 
 @runtime_checkable
 class LatentReasoner(Protocol):
-    """A reasoner that can search for a better answer in its embedding space (Reason-IAD's latent reasoning)."""
+    """A reasoner that can search for a better answer in its embedding space (Reason-IAD's latent reasoning).
+
+    Attributes:
+        normals: what that did to good parts; None where it was not measured.
+    """
+
+    normals: NormalImages | None
 
     def think(
         self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..schemas import Verdict
 from ..vision_language import Message, Picture, Slot
-from ..vision_language.latent import LatentOutcome, LatentSettings, detection_evidence
+from ..vision_language.latent import LatentOutcome, LatentSettings, NormalImages, detection_evidence
 from ..vision_language.latent.thinking import generate_with, think
 from ..vision_language.qwen import QwenModel
 from .base import DraftReport, EvidenceBundle, ReasonerReply
@@ -30,13 +30,22 @@ class LatentModelReasoner(ModelReasoner):
     Args:
         model: the checkpoint.
         latent: how to think; the defaults when None.
+        normals: what that did to good parts; None where it was not measured.
         options: see `ModelReasoner`.
     """
 
-    def __init__(self, model: QwenModel, *, latent: LatentSettings | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: QwenModel,
+        *,
+        latent: LatentSettings | None = None,
+        normals: NormalImages | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(model, **options)
         self.checkpoint = model
         self.latent = LatentSettings() if latent is None else latent
+        self.normals = normals
 
     def think(
         self, evidence: EvidenceBundle, images: Sequence[NDArray[np.uint8]], schema: type[DraftReport]
@@ -55,6 +64,7 @@ class LatentModelReasoner(ModelReasoner):
             evidence=agreed,
             anomaly_map=evidence.expert_map,
             settings=self.latent,
+            normals=self.normals,
             opening=OPENING,
         )
         if outcome.accepted and outcome.thought is not None:

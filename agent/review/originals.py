@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...audits.records import spelt_out
 from ...tools.enrolment import find_examples
-from ...tools.products import STORED_SIDE_PX
+from ...tools.product_files import STORED_SIDE_PX
 from ..errors import InputError, ProductError
 from ..home import Home, new_folder, storage_errors, write_atomically
 from .changes import Kept, manifest_of

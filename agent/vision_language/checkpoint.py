@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ..errors import BackendError, ConfigError, MissingExtraError, WeightsError
 from .memory import MAX_PICTURES, MAX_PROMPT, Bounds, allowed_bytes, token_cost
 
+COMPUTED = "rotary_emb.inv_freq"
+"""Ends the names of numbers that some save beside the weights and that follow from the config."""
 MODEL_TYPE = "qwen2_5_vl"
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -129,7 +131,7 @@ def load_checkpoint(
 
     Raises:
         WeightsError: the checkpoint is absent, damaged, or leaves weights at random values.
-        ConfigError: another kind of model, or 4 bits without CUDA.
+        ConfigError: another kind of model, one with further parts, or 4 bits without CUDA.
         MissingExtraError: transformers, torch or bitsandbytes is not installed.
         BackendError: there is not enough memory.
     """
@@ -173,6 +175,13 @@ def load_checkpoint(
         raise WeightsError(
             f"the checkpoint in {folder} leaves {len(absent)} weights at random values, such as {str(absent[0])[:80]}.",
             hint="Fetch it again; an answer of random weights would be worse than none.",
+        )
+    foreign = sorted(str(key) for key in report["unexpected_keys"] if not str(key).endswith(COMPUTED))
+    if foreign:
+        raise ConfigError(
+            f"the checkpoint in {folder} has {len(foreign)} weights that Qwen2.5-VL has no place for, such as"
+            f" {foreign[0][:80]}.",
+            hint="It is another model, whose own code this one does not run: serve it and use --profile served.",
         )
     if not four_bit:
         model = model.to(where)

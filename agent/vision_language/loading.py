@@ -18,6 +18,19 @@ def checkpoint_folder(loaded: LoadedSettings) -> Path:
     )
 
 
+def weights_identity(loaded: LoadedSettings) -> str:
+    """What tells a local checkpoint from another of its name: its files and an adapter's, with sizes and times.
+
+    Empty for a model behind a server, and for a checkpoint that is not there.
+    """
+    if loaded.settings.reasoner != "qwen_vl":
+        return ""
+    adapter = loaded.settings.vlm_adapter
+    folders = [checkpoint_folder(loaded), *([] if adapter is None else [adapter.expanduser()])]
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+    return ", ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
+
 def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:
     from .sharing import shared_checkpoint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,7 +34,8 @@ COUNTS = re.compile(r"[a-z_]{1,40}_tokens")
 class ServedModel:
     """Asks a server; may be shared by threads, the client limits how many questions are under way.
 
-    What the server can do is found out with the first question, by a few short ones, and once.
+    What the server can do is found out with the first question, by a few short ones, and once. Who asks meanwhile
+    waits for the same examination, and fails with it: a server that hangs is not waited for by one after the other.
 
     Attributes:
         name: of the model, as it is asked for.
@@ -48,7 +50,7 @@ class ServedModel:
         self._client = client
         self._max_pixels = max_pixels
         self._lock = threading.Lock()
-        self._can: Capabilities | None = None
+        self._examined: Future[Capabilities] | None = None
         self._forms: dict[str, Form] = {}
         self._refuses_tools = False
 
@@ -60,9 +62,17 @@ class ServedModel:
             EndpointError: it cannot be reached, or refuses the key or the model.
         """
         with self._lock:
-            if self._can is None:
-                self._can = probe(self._client)
-            return self._can
+            examined, mine = self._examined, self._examined is None
+            if examined is None:
+                examined = self._examined = Future()
+        if mine:
+            try:
+                examined.set_result(probe(self._client))
+            except BaseException as error:
+                self._examined = None  # whoever asks from now on examines it anew
+                examined.set_exception(error)
+                raise
+        return examined.result()
 
     def close(self) -> None:
         """Close the connections."""

@@ -27,8 +27,8 @@ from ...graphs.nodes import InspectionNodes
 from ...tools.knowledge.categories import CategoryChoice
 from ...tools.knowledge.features import image_part
 from ...tools.knowledge.schema import GOOD, KnowledgeDocument
+from ...tools.product_files import list_products
 from ...tools.product_model import ProductModel
-from ...tools.products import list_products
 from .priors import calibrated_prior, plain_prior, prior_from, raw_prior, shown_map, shrunk
 from .questions import Item
 
@@ -122,6 +122,13 @@ class EvidenceSource:
     looks: bool = True
     _known: dict[str, PictureEvidence] = field(default_factory=dict)
 
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What evidence depends on beside its picture and product."""
+        settings = self.deps.settings
+        chosen = f"{settings.documents} {settings.retrieval} {settings.false_alarm}"
+        return {"backbone": settings.backbone, "knowledge": self.deps.knowledge.content_hash, "settings": chosen}
+
     def of(self, item: Item) -> PictureEvidence:
         """The evidence about an item's picture.
 
@@ -139,9 +146,8 @@ class EvidenceSource:
         product = self.deps.product(name)
         digest = hashlib.sha256((self.root / item.image).read_bytes()).hexdigest()
         fitted = product.fingerprint if product else ""
-        identity = f"{FORMAT} {digest} {item.product} {fitted} {self.deps.knowledge.content_hash}"
-        settings = self.deps.settings
-        identity += f" {settings.documents} {settings.retrieval} {settings.false_alarm}"
+        conditions = self.conditions
+        identity = f"{FORMAT} {digest} {item.product} {fitted} {conditions['knowledge']} {conditions['settings']}"
         path = self.deps.home.root / "evidence" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
         if path.exists() and not self.live:
             facts = json.loads(path.read_text(encoding="utf-8"))

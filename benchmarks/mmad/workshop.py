@@ -16,7 +16,8 @@ from ...agent.settings import LoadedSettings
 from ...tools.knowledge.attaching import Candidate, attach
 from ...tools.knowledge.attachments import FOLDER
 from ...tools.knowledge.schema import load_documents
-from ...tools.products import enroll_product, list_products
+from ...tools.product_files import list_products
+from ...tools.products import enroll_product
 from ..datasets import GOOD
 from .making import read_examples
 from .questions import ItemSet

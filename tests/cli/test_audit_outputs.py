@@ -63,6 +63,17 @@ def test_an_export_needs_a_file_and_an_audit(cli) -> None:
     assert not (cli.folder / "a.csv").exists()
 
 
+def test_an_export_writes_over_nothing_that_an_audit_lives_from(cli) -> None:
+    written(cli.folder / "shift", SHIFT)
+    before = (cli.folder / "shift" / "records.jsonl").read_bytes()
+    for audit in ("shift", "shift/records.jsonl"):
+        cli("audit", "export", audit, "--csv", "shift/../shift/records.jsonl").refused(2, "belongs to the audit")
+    cli("audit", "export", "shift", "--junit", "shift/audit.json").refused(2, "belongs to the audit")
+    cli("audit", "export", "shift", "--csv", "a.out", "--coco", "./a.out").refused(2, "named twice")
+    assert (cli.folder / "shift" / "records.jsonl").read_bytes() == before
+    assert not (cli.folder / "a.out").exists()
+
+
 def test_a_summary_is_a_page_or_json(cli) -> None:
     written(cli.folder / "shift", SHIFT)
     page = cli("audit", "summary", "shift")

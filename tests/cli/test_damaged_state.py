@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flawscope.tools.products import manifest_hash
+from flawscope.tools.product_files import manifest_hash
 
 
 def _flip(path: Path, position: float = 0.5) -> None:

@@ -42,6 +42,11 @@ def test_list_names_every_set_with_licence_and_presence(cli: Any) -> None:
     assert "unknown" in lines["qwen2.5-vl-7b"]
 
 
+def test_names_are_whole_on_a_narrow_terminal(cli: Any) -> None:
+    result = cli("models", "list", COLUMNS="80")
+    assert set(CATALOGUE) <= {line.split(" ")[0] for line in result.out.splitlines()}
+
+
 def test_list_as_json_holds_the_origins(cli: Any, local: Weights) -> None:
     put(cli, b"whole")
     rows = {row["name"]: row for row in map(json.loads, cli("models", "list", "--json").out.splitlines())}

@@ -29,7 +29,10 @@ from flawscope.agent.settings import LoadedSettings
 from flawscope.agent.vision_language import Generated, LetterAnswer, sharing
 from flawscope.agent.vision_language.checkpoint import Checkpoint, load_checkpoint
 from flawscope.agent.vision_language.fakes import ScriptedModel
+from flawscope.agent.vision_language.latent import LatentSettings, NormalImages
+from flawscope.agent.vision_language.latent.normals import NORMALS_FILE, save_normals
 from flawscope.agent.vision_language.latent.outcome import LatentOutcome, Thought
+from flawscope.agent.vision_language.loading import weights_identity
 
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 
@@ -94,6 +97,34 @@ def test_thinking_ends_too(plant: Plant, checkpoint: Path) -> None:
     assert [step.action for step in report.trace].count("latent") == 1
     assert "latent" in report.provenance["answer"]["usage"]
     assert report.verdict is not Verdict.OK
+
+
+def test_who_turns_thinking_on_gets_it_within_the_actions_that_are_usual(plant: Plant, checkpoint: Path) -> None:
+    usual = plant.loaded().settings.max_actions
+    settings = loaded(plant, checkpoint, latent=True, max_actions=usual, vlm_max_tokens=64, time_budget_s=3600.0)
+    with Inspector(settings) as inspector:
+        report = inspector.inspect(plant.square, product="plate")
+    assert report.error is None
+    assert "latent" in [step.action for step in report.trace]
+
+
+def test_a_search_that_spoils_good_parts_by_a_measurement_of_this_checkpoint_is_not_run(
+    plant: Plant, checkpoint: Path, tmp_path: Path
+) -> None:
+    normals = tmp_path / NORMALS_FILE
+    flags = {"latent": True, "actions": ("latent",), "vlm_max_tokens": 64, "time_budget_s": 3600.0, "max_actions": 1}
+    settings = loaded(plant, checkpoint, **flags, latent_normals=normals)
+    measured = {"model": "tiny", "weights": weights_identity(settings), "settings": LatentSettings()}
+    save_normals(normals, NormalImages(100, 3, 9), **measured)
+    with Inspector(settings) as inspector:
+        report = inspector.inspect(plant.square, product="plate")
+        reasoner = inspector.deps.reasoner
+        assert isinstance(reasoner, LatentReasoner)
+        pictures = [np.zeros((56, 56, 3), np.uint8)]
+        reply = reasoner.think(EvidenceBundle("plate", 1.0, 2.0, 0.1, calibrated=True), pictures, DraftReport)
+    assert report.error is None
+    assert "latent" not in [step.action for step in report.trace]
+    assert reply.usage["latent"].startswith("G5")
 
 
 def test_an_answer_behind_a_thought_is_repaired_with_the_pictures_it_was_thought_about(

@@ -425,12 +425,15 @@ def test_grounding_is_measured_on_the_blank_picture_with_the_same_thought(model:
     assert prompt.positions == before + 2 * blank.positions
 
 
-def test_only_the_picture_that_is_asked_about_is_blanked() -> None:
+def test_only_the_part_that_is_asked_about_is_blanked_in_all_its_views() -> None:
     before, after = question()[1].pictures, with_blank_query(question())[1].pictures
     assert np.array_equal(before[0].rgb, after[0].rgb)
     assert len(np.unique(after[1].rgb.reshape(-1, 3), axis=0)) == 1
     assert after[1].rgb.shape == before[1].rgb.shape
     assert after[1].label == "query"
+    shown = [Picture(before[1].rgb, label) for label in ("query", "reference", "overlay", "crop R1", "zoom")]
+    views = with_blank_query([Message("user", tuple(shown))])[0].pictures
+    assert [len(np.unique(view.rgb.reshape(-1, 3), axis=0)) == 1 for view in views] == [True, False, True, True, True]
     unlabelled = [Message("user", (Picture(before[1].rgb), Picture(before[0].rgb)))]
     assert np.array_equal(with_blank_query(unlabelled)[0].pictures[0].rgb, before[1].rgb)
 

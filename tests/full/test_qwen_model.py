@@ -382,6 +382,18 @@ def test_random_weights_are_refused(checkpoint: Path, tmp_path: Path) -> None:
         load_checkpoint(target, device="cpu")
 
 
+def test_weights_that_would_be_left_out_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A Qwen2.5-VL with an encoder beside it has the same ``model_type``, and is another model without it."""
+    from safetensors.torch import load_file, save_file
+
+    target = broken(checkpoint, tmp_path / "more", "config.json", (checkpoint / "config.json").read_bytes())
+    weights = load_file(target / "model.safetensors")
+    more = {"model.visual.compare.query": weights[min(weights)].clone()}
+    save_file({**weights, **more}, target / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"1 weights that Qwen2\.5-VL has no place for, such as .*compare\.query"):
+        load_checkpoint(target, device="cpu")
+
+
 def test_what_cannot_fit_is_refused_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_of", lambda where: (1000, 2000))
     with pytest.raises(BackendError, match="GiB on cpu"):

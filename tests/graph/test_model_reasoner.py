@@ -19,6 +19,7 @@ from flawscope.agent.reasoner.model_reasoner import ModelReasoner
 from flawscope.agent.schemas import InspectionReport, Verdict
 from flawscope.agent.vision_language import Generated, LetterAnswer, Message
 from flawscope.agent.vision_language.fakes import spoken
+from flawscope.agent.vision_language.latent import NormalImages
 from flawscope.graphs.inspection import RECURSION_LIMIT, build_inspection_graph
 
 PATIENT = {"time_budget_s": 3600.0}
@@ -195,6 +196,9 @@ def test_what_the_model_believes_after_refuting_moves_the_probability_a_little(
     assert (after > before) - (after < before) in (moves, 0)  # 1.0 moves no further
     assert item.values["explanation"] == "It may be glare."
     assert "glare" not in item.text
+    (note,) = [step.note for step in report.trace if step.action == "refute"]
+    assert note.startswith("Asked to explain R1 as normal, the model ")
+    assert (f"still gave {defect} to a defect" in note) is (defect is not None)
 
 
 def test_a_reasoner_without_a_model_is_never_asked_to_refute(plant: Plant) -> None:
@@ -241,6 +245,7 @@ class Thinking(ModelReasoner):
     """Thinks in place of asking, and counts it."""
 
     thoughts = 0
+    normals: NormalImages | None = None
 
     def think(self, evidence: EvidenceBundle, images: Any, schema: type[DraftReport]) -> ReasonerReply:
         self.thoughts += 1
@@ -255,6 +260,34 @@ def test_latent_reasoning_is_asked_for_once_and_only_where_it_is_set(plant: Plan
     steps, report = run(deps, plant.square)
     assert reasoner.thoughts == actions(steps).count("latent") == int(latent)
     assert report.verdict is Verdict.REVIEW
+
+
+@pytest.mark.parametrize(
+    ("normals", "told"),
+    [
+        (None, "G5 (whether it spoils good parts) was not measured: no latent_normals is set"),
+        (NormalImages(100, 3, 4), "G5: good parts were called defective 4 of 100 times with it and 3 without"),
+    ],
+)
+def test_a_search_says_what_is_known_of_good_parts(plant: Plant, normals: NormalImages | None, told: str) -> None:
+    deps = plant.deps(**PATIENT, latent=True, actions=("latent",))
+    reasoner = Thinking(Says(lambda _: words("OK")), name="qwen_vl")
+    reasoner.normals = normals
+    deps.__dict__["reasoner"] = reasoner
+    _, report = run(deps, plant.square)
+    assert [step.note for step in report.trace if step.action == "latent"] == [told]
+
+
+def test_a_search_that_made_anomalies_of_good_parts_is_left_out_and_that_is_said(plant: Plant) -> None:
+    deps = plant.deps(**PATIENT, latent=True, actions=("latent", "zoom"))
+    reasoner = Thinking(Says(lambda _: words("OK")), name="qwen_vl")
+    reasoner.normals = NormalImages(100, 3, 5)
+    deps.__dict__["reasoner"] = reasoner
+    steps, report = run(deps, plant.square)
+    assert (reasoner.thoughts, actions(steps)) == (0, ["zoom"])
+    notes = [step.note for step in report.trace if step.action == "reason"]
+    assert all("latent is left out, G5: good parts were called defective 5 of 100" in note for note in notes)
+    assert len(notes) == 2
 
 
 def test_entropies_stay_numbers_or_none_in_the_report(plant: Plant) -> None:

@@ -103,6 +103,17 @@ def test_a_server_that_fails_when_it_is_examined_is_too(plant: Plant, server: Ch
     assert FAILURES[name].said in report.error.message
 
 
+def test_a_server_whose_every_answer_is_slow_is_not_examined_for_as_many_time_limits(
+    plant: Plant, server: ChatServer
+) -> None:
+    """Each answer would be in time; six of them are not."""
+    server.will(slow(0.4 * SHORT_S, examined(Engine(), answers(OK))))
+    report = inspect(plant, server, SHORT_S)
+    assert (report.verdict, len(server.asked) <= 3) == (Verdict.REVIEW, True)
+    assert report.error is not None
+    assert (report.error.code, "within 1.5 s" in report.error.message) == ("endpoint", True)
+
+
 UNUSABLE = {
     "words": "The part is fine.",
     "cut": '{"verdict": "OK", "defe',

@@ -19,6 +19,7 @@ from postgres_server import postgres_server
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import mes_workflow
+from mes import database as mes_database
 from mes import workflow as mes
 from mes.database import ADDRESSES
 from mes.rules import RULES, Rule, disposition_of
@@ -238,6 +239,17 @@ def test_a_part_without_a_plan_or_a_verdict_waits_for_a_person() -> None:
     assert disposition_of({"verdict": "NG", "product": None, "evidence": []}, RULES)["ask"]
     doubtful = disposition_of({"verdict": "REVIEW", "verdict_reason": "flat", "evidence": []}, RULES)
     assert (doubtful["do"], doubtful["why"], doubtful["ask"]) == ("hold", "flat", True)
+
+
+def test_long_serials_and_notes_fit_into_postgresql(postgres: str) -> None:
+    engine = mes_database.open_database(postgres)
+    row = {"verdict": "OK", "picture_sha256": "0" * 64, "disposition": "ship", "decided_by": "rules", "report": {}}
+    row |= {"serial": "S" * 300, "image": "a.png", "note": "n" * 2000, "received": "2026-01-01T00:00:00+00:00"}
+    mes_database.upsert(engine, row)
+    with engine.begin() as connection:
+        kept = connection.execute(mes_database.PARTS.select().where(mes_database.PARTS.c.serial == row["serial"])).one()
+    assert (kept.note, kept.verdict) == (row["note"], "OK")
+    engine.dispose()
 
 
 @pytest.mark.usefixtures("plant_home")

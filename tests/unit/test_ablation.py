@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from flawscope.agent.reasoner.prior_lines import Prior, PriorBox
 from flawscope.agent.settings import LoadedSettings, load_settings
 from flawscope.agent.uncertainty.records import AnswerRecord, read_log
 from flawscope.agent.vision_language import Generated, LetterAnswer, Message, Picture
+from flawscope.agent.vision_language.latent import LatentSettings, NormalImages
+from flawscope.agent.vision_language.latent.normals import NORMALS_FILE, load_normals
 from flawscope.benchmarks import efficiency
 from flawscope.benchmarks.ablation import RULES, run_ablation
 from flawscope.benchmarks.ablation_objections import objects
@@ -24,7 +27,7 @@ from flawscope.benchmarks.ablation_stress import blank
 from flawscope.benchmarks.ablation_tables import render
 from flawscope.benchmarks.memory import peak_mb
 from flawscope.benchmarks.mmad.arms import BY_NAME, LADDER, arms_named
-from flawscope.benchmarks.mmad.asking import DOUBT, Asking, agreement, further, magnified, mapped_back, raw_lines
+from flawscope.benchmarks.mmad.asking import DOUBT, Asking, Given, agreement, further, magnified, mapped_back, raw_lines
 from flawscope.benchmarks.mmad.baselines import ByRule
 from flawscope.benchmarks.mmad.evidence import EvidenceSource, PictureEvidence
 from flawscope.benchmarks.mmad.making import Plan, make_questions
@@ -303,6 +306,7 @@ def test_the_ladder_is_climbed_kept_and_told(data: Path, loaded: LoadedSettings,
     assert "confidence falls" in kinds["blank picture, nothing found in it"].outcome
     assert kinds["blank picture, the evidence as it was"].changed == 0.0  # this model reads and does not look
     assert {row.arm for row in result["goods"]} == {"A0", "A1", "A4", "A5", "A9"}
+    assert {row.questions for row in result["goods"]} == {6}
     assert all(row.alarms == 0 for row in result["goods"] if row.arm == "A5")
     log = read_log(tmp_path / "run" / "A5" / LOG)
     assert {record.s_cal is None for record in log.records} == {False}
@@ -312,6 +316,35 @@ def test_the_ladder_is_climbed_kept_and_told(data: Path, loaded: LoadedSettings,
     assert [line["answer"] for line in again["lines"]["A5"]] == [line["answer"] for line in result["lines"]["A5"]]
     with pytest.raises(ConfigError, match="holds another run"):
         run_ablation(data, model, loaded, arms=["A1"], limit=2, out=tmp_path / "run")
+    other = load_settings({"home": loaded.home.root, "backbone": "patch-statistics", "store": "memory"}, environ={})
+    with pytest.raises(ConfigError, match="another run: evidence differ"):  # its false_alarm is the default
+        run_ablation(data, model, other, arms=arms, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("spoils", [True, False])
+def test_what_latent_reasoning_did_to_good_references_is_kept_for_inspections(
+    data: Path, loaded: LoadedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoils: bool
+) -> None:
+    class Here(Reader):
+        """A model in this process, as far as the ladder can see; its search is scripted."""
+
+        checkpoint = None
+
+    def thinks(asking: Asking, item: Item, given: Given, evidence: PictureEvidence, control: str) -> Any:
+        found = asking.choose(item, given, evidence)
+        if spoils:
+            found = replace(found, letter=next(a for a, text in item.options.items() if text == "Yes."))
+        return found, {"accepted": spoils, "base": "A", "proposal": None, "steps": 0}
+
+    monkeypatch.setattr(Asking, "_think", thinks)
+    climb = partial(run_ablation, data, Here(), loaded, tasks=["Anomaly Detection"], goods=3)
+    climb(arms=["A8"], weights="w 1 2", out=tmp_path / "run")
+    found = load_normals(tmp_path / "run" / NORMALS_FILE, weights="w 1 2", settings=LatentSettings())
+    assert found == NormalImages(6, 0, 6 if spoils else 0)
+    assert found.hold is not spoils
+    climb(arms=["A8"], out=tmp_path / "nameless")
+    climb(arms=["A5"], weights="w 1 2", out=tmp_path / "without")
+    assert not list(tmp_path.glob(f"[!r]*/{NORMALS_FILE}"))
 
 
 def test_rules_read_the_evidence(items: ItemSet, source: EvidenceSource) -> None:

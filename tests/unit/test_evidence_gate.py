@@ -11,7 +11,7 @@ from conftest import Plant
 from fakes import PatchStatistics
 
 from flawscope.agent.errors import ProductError
-from flawscope.tools import products
+from flawscope.tools import product_files
 from flawscope.tools.ad_expert.evidence_gate import (
     MapScale,
     cells_of,
@@ -19,9 +19,10 @@ from flawscope.tools.ad_expert.evidence_gate import (
     judge_map,
     largest_area,
 )
-from flawscope.tools.enrolment import UNCALIBRATED_SCALE
+from flawscope.tools.enrolment import UNCALIBRATED_SCALE, fit_product
 from flawscope.tools.imaging import load_image
-from flawscope.tools.products import ProductModel, fit_product, load_product
+from flawscope.tools.product_files import load_product
+from flawscope.tools.product_model import ProductModel
 
 BACKBONE = PatchStatistics()
 
@@ -123,7 +124,7 @@ class TestProducts:
         pictures = tuple(load_image(path).rgb for path in model.reference_files)
         (tmp_path / "plate").mkdir()
         earlier = replace(model, map_scale=None, types=None, type_examples={}, reference_pictures=pictures)
-        products._write(earlier, tmp_path / "plate")
+        product_files.write_product(earlier, tmp_path / "plate")
         old = load_product(tmp_path, "plate", BACKBONE)
         assert old.map_scale is None
         assert old.shown_scale.low == old.pixel_threshold

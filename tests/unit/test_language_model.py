@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
 import traceback
@@ -186,6 +187,24 @@ def test_a_server_that_trickles_its_headers_or_an_answer_without_end_is_cut_off(
         with hasty(server) as client, pytest.raises(EndpointError, match=r"gave no whole answer within 1 s"):
             client.complete(HELLO)
         assert sent.count(start) < 200
+
+
+def test_a_name_that_nobody_answers_for_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take as long as it likes to look a name up, whatever limits a client has."""
+    ended, looking = threading.Event(), []
+
+    def never(host: str, *rest: Any, **more: Any) -> Any:
+        looking.append(host)
+        ended.wait(20.0)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    endpoint = Endpoint("http://plant.invalid:8000/v1", "tiny", timeout_s=0.6, retries=0)
+    said = r"plant\.invalid.* cannot be reached.*llm_base_url"
+    with ChatClient(endpoint) as client, pytest.raises(EndpointError, match=said):
+        client.complete(HELLO)
+    ended.set()
+    assert looking == ["plant.invalid"]
 
 
 def test_a_connection_that_breaks_is_tried_again(client: ChatClient, server: ChatServer) -> None:

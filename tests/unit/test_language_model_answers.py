@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -18,8 +20,11 @@ from flawscope.agent.language_model import (
     Endpoint,
     EndpointError,
     ask_for,
+    capabilities,
     probe,
+    reading,
 )
+from flawscope.agent.language_model import client as questions
 from flawscope.agent.language_model.structured import closed, complete_in_form
 
 HELLO = (ChatMessage("user", "hello"),)
@@ -140,6 +145,28 @@ def test_capabilities_are_found_by_trying(client: ChatClient, server: ChatServer
     assert probe(client).form == "text"
     server.will(answers("<think> red, that is", "length"))  # a reasoning model that does not come to its end
     assert probe(client).form == "text"
+
+
+@pytest.mark.parametrize(("each_s", "asked"), [(4.9, 6), (5.5, 6), (11.0, 3), (29.0, 2), (31.0, 1)])
+def test_all_questions_of_an_examination_share_one_time_limit(
+    monkeypatch: pytest.MonkeyPatch, client: ChatClient, server: ChatServer, each_s: float, asked: int
+) -> None:
+    """By a clock that only the server's answers move: 30 s are there for what takes six questions."""
+    now = [1000.0]
+
+    def slowly(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        now[0] += each_s
+        Engine()(handler, body)
+
+    for module in (capabilities, questions, reading):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    server.will(slowly)
+    if 6 * each_s < 30.0:
+        assert probe(client).form == "json_schema"
+    else:
+        with pytest.raises(EndpointError, match=r"within 30 s\. The questions about what it can do share that time"):
+            probe(client)
+    assert len(server.asked) == asked
 
 
 def test_a_server_is_asked_for_as_many_alternatives_as_it_gives(client: ChatClient, server: ChatServer) -> None:

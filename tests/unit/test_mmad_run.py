@@ -16,12 +16,12 @@ from flawscope.agent.errors import ConfigError, InputError
 from flawscope.agent.settings import load_settings
 from flawscope.agent.uncertainty.records import read_log
 from flawscope.agent.vision_language import Picture
+from flawscope.agent.vision_language.loading import weights_identity
 from flawscope.benchmarks.mmad.answering import ByLetter, InWords, permuted
 from flawscope.benchmarks.mmad.protocol import official_messages
 from flawscope.benchmarks.mmad.questions import load_items
 from flawscope.benchmarks.mmad.run import LOG, Protocol, chosen_items, run_mmad
 from flawscope.benchmarks.mmad.tables import render
-from flawscope.commands.bench_mmad import weights_identity
 
 
 @pytest.fixture

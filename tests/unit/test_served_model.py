@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
+import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from flawscope.agent.errors import BackendError, ConfigError, EndpointError
 from flawscope.agent.language_model import ChatClient, Endpoint
 from flawscope.agent.settings import load_settings
-from flawscope.agent.vision_language import Message, Picture, Slot
+from flawscope.agent.vision_language import Message, Picture, Slot, served
 from flawscope.agent.vision_language.loading import load_model
 from flawscope.agent.vision_language.outgoing import plain
 from flawscope.agent.vision_language.served import LETTER_TOKENS, LETTERS_A_TOKEN, ServedModel
@@ -199,6 +205,35 @@ def test_an_examination_that_failed_is_made_again(model: ServedModel, server: Ch
     assert model.generate(ASKED).text == "fine"
 
 
+def test_all_who_wait_for_an_examination_fail_with_it(monkeypatch: pytest.MonkeyPatch, model: ServedModel) -> None:
+    """Five questions to a server that hangs take one time limit, not five."""
+    begun, over, waiting, tried = threading.Event(), threading.Event(), threading.Semaphore(0), []
+
+    def hang(client: ChatClient) -> Any:
+        tried.append(client)
+        begun.set()
+        over.wait(20.0)
+        raise EndpointError("no answer")
+
+    class Watched(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            waiting.release()
+            return super().result(timeout)
+
+    monkeypatch.setattr(served, "probe", hang)
+    monkeypatch.setattr(served, "Future", Watched)
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(model.generate, ASKED)]
+        assert begun.wait(20.0)
+        asked += [pool.submit(model.generate, ASKED) for _ in range(4)]
+        came = [waiting.acquire(timeout=20.0) for _ in range(4)]
+        over.set()
+        for one in asked:
+            assert isinstance(one.exception(20.0), EndpointError)
+    assert came == [True] * 4
+    assert len(tried) == 1
+
+
 PAPER = {
     "served-qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
     "served-qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
@@ -217,6 +252,38 @@ def test_a_profile_names_a_model_and_no_server(profile: str) -> None:
     assert given.settings.llm_model == "mine"
     with pytest.raises(ConfigError, match="llm_base_url is missing"):
         load_model(loaded)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+ENGINES = ("vLLM", "SGLang", "llama.cpp", "Ollama", "transformers serve")
+
+
+def support() -> dict[tuple[str, str], str]:
+    """What the page's table says of each base (its ``llm_model``) on each engine."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    head = next(at for at, line in enumerate(lines) if line.startswith("| base (`llm_model`"))
+    engines = [cell.strip() for cell in lines[head].split("|")[2:-1]]
+    said: dict[tuple[str, str], str] = {}
+    for row in itertools.takewhile(lambda line: line.startswith("|"), lines[head + 2 :]):
+        base, *cells = (cell.strip() for cell in row.split("|")[1:-1])
+        said |= {(base.strip("`"), engine): cell for engine, cell in zip(engines, cells, strict=True)}
+    return said
+
+
+def test_the_page_says_of_every_base_whether_each_engine_serves_it() -> None:
+    assert support().keys() == set(itertools.product(PAPER.values(), ENGINES))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_base_has_a_command_or_a_reason_why_not(engine: str) -> None:
+    section = re.split(r"^#{2,3} ", PAGE.read_text(encoding="utf-8").partition(f"\n### {engine}\n")[2], flags=re.M)[0]
+    commands = "".join(re.findall(r"^```\n(.*?)^```$", section, flags=re.M | re.S))
+    refused = set(re.findall(r"^- Not supported: `([^`]+)`", section, flags=re.M))
+    named = {base for base in PAPER.values() if base in commands}
+    said = {base: cell.split(",")[0] for (base, of), cell in support().items() if of == engine}
+    assert set(said.values()) <= {"yes", "one picture", "no"}
+    assert refused == {base for base, cell in said.items() if cell == "no"}
+    assert named == set(said) - refused
 
 
 def test_the_settings_name_the_server_and_nothing_is_asked_without_one() -> None:

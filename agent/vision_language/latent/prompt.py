@@ -19,6 +19,8 @@ from ..messages import Message, Picture, Slot
 from ..qwen import QwenModel
 
 PROMPTS = "latent"
+VIEWS = frozenset({"query", "overlay", "crop", "zoom"})
+"""Labels of pictures that show the part itself; a crop's goes on with its area."""
 
 
 def with_latent_slot(messages: Sequence[Message], length: int) -> tuple[Message, ...]:
@@ -60,13 +62,17 @@ def query_index(messages: Sequence[Message]) -> int | None:
 
 
 def with_blank_query(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The conversation with the query picture replaced by its mean colour."""
+    """The conversation with the query picture replaced by its mean colour, and so each further view of the part.
+
+    An enlarged area or the expert's map beside a blank part would still show what the part looks like. Good parts stay:
+    they are what it is compared with.
+    """
     wanted, seen, turns = query_index(messages), 0, []
     for message in messages:
         parts = []
         for part in message.parts:
             if isinstance(part, Picture):
-                if seen == wanted:
+                if seen == wanted or part.label.partition(" ")[0] in VIEWS:
                     mean = part.rgb.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
                     part = dataclasses.replace(part, rgb=np.broadcast_to(mean, part.rgb.shape).copy())
                 seen += 1

@@ -128,3 +128,9 @@ class NormalImages:
     def hold(self) -> bool:
         """Whether it made anomalies of good parts at most 1 point oftener; never for no pictures."""
         return self.count > 0 and self.latent_alarms - self.base_alarms <= GUARD_DEFECTS * self.count
+
+    @property
+    def sentence(self) -> str:
+        """What was measured, in words."""
+        alarms = f"{self.latent_alarms} of {self.count} times with it and {self.base_alarms} without"
+        return f"G5: good parts were called defective {alarms}{'' if self.hold else ', too often'}"
