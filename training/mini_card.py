@@ -13,7 +13,7 @@ from ..agent.home import write_json_atomically, write_text_atomically
 from ..agent.vision_language.base import normalised_entropy
 from ..tools.knowledge.schema import KnowledgeDocument
 from .card import environment
-from .mini_packing import Pack, collate, read_batch
+from .mini_packing import Pack, collate, letters_among, read_batch
 from .mini_schedule import identity_of
 from .questions import LETTERS, TASKS, Question, QuestionWriter
 
@@ -76,7 +76,9 @@ def probabilities(trainer: Trainer, packs: Sequence[Pack], questions: Sequence[Q
             batch = collate([packs[i] for i in mine], trainer.pad, trainer.image)
             features = trainer.gallery.features(learner.mini, dict.fromkeys(key for _, _, key in batch.pictures))
             *_, last = read_batch(learner.mini, batch, features, ())
-            logits = learner.mini.lm_head(last[batch.targets[:, 0], batch.targets[:, 1]])[:, letters]
+            rows, places, wanted = batch.targets.T
+            answers, _ = letters_among(wanted, letters.tolist())
+            logits = learner.mini.lm_head(last[rows[answers], places[answers]])[:, letters]
             for i, row in zip(mine, logits, strict=True):
                 found[i] = torch.softmax(row[: len(questions[i].options)].double(), dim=0).tolist()
     return found

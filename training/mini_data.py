@@ -88,6 +88,7 @@ class PackMaker:
         self._writer = QuestionWriter(self.pages)
         self._closing = self.encode("<|im_end|>\n<|im_start|>assistant\n")
         self._line_end = self.encode("\n")
+        (self._end,) = self.encode("<|im_end|>")
         self.letters = [self.encode(letter)[0] for letter in LETTERS]
         self._image = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self._around = [self.tokenizer.convert_tokens_to_ids(f"<|vision_{side}|>") for side in ("start", "end")]
@@ -200,7 +201,7 @@ class PackMaker:
         """
         opening = self.encode("<|im_start|>assistant\n")
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        said = [*opening, *found["input_ids"], *self.encode("<|im_end|>")]
+        said = [*opening, *found["input_ids"], self._end]
         times = np.zeros(len(text), np.int64)
         for pattern, often in TIMES:
             for match in pattern.finditer(text):
@@ -231,7 +232,7 @@ class PackMaker:
         return ids
 
     def _ending(self, question: Question) -> Ending:
-        """A question, its options and where the letter is to be said."""
+        """A question, its options and where the letter is to be said, with the end behind it."""
         ids: list[int] = []
         options: list[tuple[int, bool]] = []
         lines = question_text(question).split("\n")
@@ -243,7 +244,8 @@ class PackMaker:
                 ids += self._line_end
         ids += self._closing
         answer = self.letters[LETTERS.index(question.answer)]
-        return Ending(tuple(ids), ((len(ids) - 1, answer),), tuple(options))
+        targets = ((len(ids) - 1, answer), (len(ids), self._end))
+        return Ending((*ids, answer), targets, tuple(options))
 
 
 def training_texts(simulator: Simulator, count: int, seed: int) -> Iterator[str]:

@@ -236,6 +236,13 @@ def use_packed_attention(model: Any) -> None:
         layer.self_attn.config._attn_implementation = ATTENTION
 
 
+def letters_among(wanted: torch.Tensor, letters: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which targets are letters of options, bool (n,), and the number of each that is, int64 (m,)."""
+    same = wanted[:, None] == torch.tensor(letters)[None]
+    is_letter = same.any(dim=1)
+    return is_letter, same[is_letter].long().argmax(dim=1)
+
+
 def read_batch(
     model: Any, batch: Batch, features: dict[str, torch.Tensor], layers: Sequence[int]
 ) -> list[torch.Tensor]:

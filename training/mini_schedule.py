@@ -13,6 +13,7 @@ from .mini_model import MiniShape
 from .mini_packing import cosine_rate
 from .questions import TASKS, Task
 
+DETECTION: Task = "Anomaly Detection"
 ORDER: tuple[Task, ...] = (
     "Defect Analysis",
     "Object Analysis",
@@ -64,7 +65,7 @@ class MiniConfig:
     judge_rate: float = 20.0
     weight_decay: float = 0.05
     warm_up: float = 0.04
-    reports_from: float = 0.6
+    reports_from: float = 0.5
     sure_until: float = 0.3
     shown_from: float = 0.3
     real_from: float = 0.5
@@ -99,11 +100,14 @@ def batches_of(config: MiniConfig, step: int, share: float, real: bool) -> list[
     """The batches of a step, such that even and odd ones are about as long.
 
     In the first part every subtask simulated, one of the harder ones twice, and real pictures once those are due; in
-    the second, whose steps are shorter, reports with and without pages, and a few questions lest they be forgotten.
+    the second, whose steps are shorter, reports with and without pages, and a few questions lest they be forgotten:
+    whether there is a defect in every step, since that is lost first, the others in turn.
     """
     if share >= config.reports_from:
-        work = [Batchwork(kind, "Anomaly Detection") for kind in ("report", "bare report")]
-        work += [Batchwork("simulated", ORDER[(2 * step + i) % len(ORDER)]) for i in range(2)]
+        work = [Batchwork(kind, DETECTION) for kind in ("report", "bare report")]
+        others = [task for task in ORDER if task != DETECTION]
+        work += [Batchwork("simulated", DETECTION)]
+        work += [Batchwork("simulated", others[(2 * step + i) % len(others)]) for i in range(2)]
         return work + [Batchwork("real", TASKS[step % len(TASKS)])] * real
     work = [Batchwork("simulated", task) for task in ORDER]
     work.append(Batchwork("simulated", HARD[step % len(HARD)]))
@@ -118,12 +122,9 @@ def asked_share(config: MiniConfig, share: float) -> float:
 
 
 def doubt_at(config: MiniConfig, share: float) -> float:
-    """Share of simulated cases whose evidence may be weak or wrong: none at first, all from a fifth later on."""
-    return float(np.clip((asked_share(config, share) - config.sure_until) / 0.2, 0.0, 1.0))
-
-
-def report_doubt_at(config: MiniConfig, share: float) -> float:
-    """Share of made-up reports whose evidence may be weak: none until a third of the second part, then more."""
+    """Share of made-up cases whose evidence may be weak or wrong: in each part none at first, in the end all."""
+    if share < config.reports_from:
+        return float(np.clip((asked_share(config, share) - config.sure_until) / 0.2, 0.0, 1.0))
     part = (share - config.reports_from) / max(1.0 - config.reports_from, 1e-9)
     return float(np.clip((part - 0.35) / 0.3, 0.0, 1.0))
 

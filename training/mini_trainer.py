@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
+from ..tools.knowledge.schema import GOOD
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .loop import CHECKPOINT, Report
 from .mini_data import PackMaker, RealCase, chosen
 from .mini_model import MiniShape, build_model
-from .mini_packing import Pack, collate, read_batch, use_packed_attention
+from .mini_packing import Pack, collate, letters_among, read_batch, use_packed_attention
 from .mini_pictures import Gallery
 from .mini_reports import PAGE_TOKENS
-from .mini_schedule import Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at, report_doubt_at
+from .mini_schedule import DETECTION, Batchwork, MiniConfig, asked_share, batches_of, doubt_at, rate_at
 from .questions.simulated import Simulator
 
 PAGE_SHARES = (0.65, 0.2, 0.15)
@@ -55,6 +58,7 @@ class Learner(nn.Module):  # type: ignore[misc]
         """Loss of the letters, of the words, of the options, and which answers were right, bool (n,).
 
         Letters compete with each other first: to learn that an answer is a letter at all would shake everything else.
+        The end behind a letter is a word.
         """
         batch = collate(packs, pad, image)
         features = gallery.features(self.mini, dict.fromkeys(key for _, _, key in batch.pictures))
@@ -64,8 +68,8 @@ class Learner(nn.Module):  # type: ignore[misc]
         words = functional.cross_entropy(logits, wanted)
         if not len(batch.options):
             return words, words, torch.zeros(()), logits.argmax(dim=1) == wanted
-        few = logits[:, list(letters)]
-        letter = (wanted[:, None] == torch.tensor(letters)[None]).long().argmax(dim=1)
+        is_letter, letter = letters_among(wanted, letters)
+        few = logits[is_letter][:, list(letters)]
         options = torch.zeros(())
         where = (batch.options[:, 0], batch.options[:, 1])
         for judge, hidden in zip(self.judges, middle, strict=True):
@@ -128,10 +132,12 @@ class Trainer:
         processor = AutoProcessor.from_pretrained(job.folder, local_files_only=True)
         tokenizer = processor.tokenizer
         self.looked_at = [case for case in job.cases if case.prior is not None]
+        self.even = even(job.cases)
         self.gallery = Gallery(processor.image_processor)
         keys = [*job.bystanders, *(k for case in (*job.cases, *job.held_out) for k in (*case.references, case.picture))]
         self.gallery.add(dict.fromkeys(keys))
-        self.maker = PackMaker(tokenizer, job.simulator, job.simulator.pages, self.gallery.grids, job.bystanders)
+        self.simulator = copy.copy(job.simulator)  # its doubt changes with the run, the job's stays as it was given
+        self.maker = PackMaker(tokenizer, self.simulator, self.simulator.pages, self.gallery.grids, job.bystanders)
         self.pad = int(tokenizer.convert_tokens_to_ids("<|endoftext|>"))
         self.image = int(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
         self.learner = Learner(build_model(tokenizer, config.shape, config.seed), config.shape)
@@ -167,17 +173,14 @@ class Trainer:
         """A batch's packs; they depend on the seed, the step and the batch's number alone."""
         config = self.job.config
         rng = np.random.default_rng([config.seed, step, number])
-        self.job.simulator.doubt = doubt_at(config, share)
+        self.simulator.doubt = doubt_at(config, share)
         if work.kind == "real":
-            return chosen(
-                self.job.cases, lambda case: self.maker.real(rng, case, work.task, config.endings), rng, config.packs
-            )
+            cases = self.even if work.task == DETECTION else self.job.cases
+            return chosen(cases, lambda case: self.maker.real(rng, case, work.task, config.endings), rng, config.packs)
         shown = 0.5 if asked_share(config, share) >= config.shown_from else 0.0
         if work.kind == "bare report":
-            self.job.simulator.doubt = report_doubt_at(config, share)
             return [self.maker.report(rng, shown, 0) for _ in range(BARE * config.packs)]
         if work.kind == "report":
-            self.job.simulator.doubt = report_doubt_at(config, share)
             budget = int(rng.choice(PAGE_TOKENS, p=PAGE_SHARES))
             if self.looked_at and rng.random() < REAL_REPORTS:
                 cases = [self.looked_at[int(i)] for i in rng.integers(len(self.looked_at), size=config.packs)]
@@ -252,6 +255,20 @@ class Trainer:
                 right = {}
             if report:
                 report("training", round(1000 * share), 1000)
+
+
+def even(cases: Sequence[RealCase]) -> Sequence[RealCase]:
+    """As many good parts as defective ones, the fewer repeated: how a data set is mixed is not to be learnt.
+
+    Args:
+        cases: of both kinds; of one alone they are returned as they are.
+    """
+    good = [case for case in cases if case.subject.defect_type == GOOD]
+    bad = [case for case in cases if case.subject.defect_type != GOOD]
+    if not good or not bad:
+        return cases
+    most = max(len(good), len(bad))
+    return [*islice(cycle(good), most), *islice(cycle(bad), most)]
 
 
 def share_reached(log: Path, step: int) -> float:

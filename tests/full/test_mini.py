@@ -21,7 +21,7 @@ from flawscope.training import mini, mini_trainer
 from flawscope.training.mini_card import card_of, measure, write_card
 from flawscope.training.mini_data import PackMaker, RealCase
 from flawscope.training.mini_model import MiniShape, build_model, build_processor, build_tokenizer
-from flawscope.training.mini_packing import collate, read_batch, rope_positions, use_packed_attention
+from flawscope.training.mini_packing import collate, letters_among, read_batch, rope_positions, use_packed_attention
 from flawscope.training.mini_pictures import Gallery, with_made_defects
 from flawscope.training.mini_reports import bundle_of, report_messages, report_of, report_text
 from flawscope.training.mini_schedule import MiniConfig, batches_of, rate_at
@@ -89,8 +89,12 @@ def test_an_ending_of_a_pack_gets_the_logits_of_its_prompt_alone(parts, tokenize
     batch = collate([other, pack], maker.encode("<|endoftext|>")[0], maker._image)
     with torch.no_grad():
         *_, last = read_batch(packed, batch, gallery.features(packed, [key]), (1,))
-        mine = batch.targets[:, 0] == 1
+        mine = (batch.targets[:, 0] == 1) & letters_among(batch.targets[:, 2], maker.letters)[0]
         logits = packed.lm_head(last[1, batch.targets[mine, 1]])
+    assert len(logits) == len(questions)
+    for ending in pack.endings:  # a letter, and nothing behind it
+        (said, letter), (behind, end) = ending.targets
+        assert (ending.ids[said + 1], behind, end) == (letter, said + 1, maker.encode("<|im_end|>")[0])
     for row, question in zip(logits, questions, strict=True):
         messages = compose_question(
             question,
@@ -161,7 +165,9 @@ def test_reports_have_a_part_of_the_run_to_themselves_in_which_the_rate_rises_ag
     kinds = {share: [each.kind for each in batches_of(config, 5, share, True)] for share in (0.0, 0.59, 0.6, 1.0)}
     assert kinds[0.0] == ["simulated"] * 8
     assert kinds[0.59] == ["simulated"] * 8 + ["real"] * 2
-    assert kinds[0.6] == kinds[1.0] == ["report", "bare report"] + ["simulated"] * 2 + ["real"]
+    assert kinds[0.6] == kinds[1.0] == ["report", "bare report"] + ["simulated"] * 3 + ["real"]
+    second = [each for step in range(3) for each in batches_of(config, step, 0.8, False) if each.kind == "simulated"]
+    assert [each.task for each in second].count("Anomaly Detection") == 3
     asked = {
         each.task for step in range(7) for each in batches_of(config, step, 0.8, False) if "report" not in each.kind
     }
@@ -170,6 +176,15 @@ def test_reports_have_a_part_of_the_run_to_themselves_in_which_the_rate_rises_ag
     assert rate_at(config, 0.6 - 1e-9) == pytest.approx(0.02 * config.learning_rate, rel=1e-3)
     assert rate_at(config, 0.64) == pytest.approx(config.reports_rate)
     assert rate_at(config, 1.0) == pytest.approx(0.02 * config.reports_rate)
+
+
+def test_good_and_defective_parts_are_asked_about_as_often():
+    pages = load_documents()
+    subjects = [subject_of("leather", kind, None, pages) for kind in ("good", "cut")]
+    good, bad = (RealCase(subject, subject.defect_type, (), None, None, (), None, ()) for subject in subjects)
+    balanced = mini_trainer.even([good, bad, bad, bad])
+    assert [case.picture for case in balanced] == ["good"] * 3 + ["cut"] * 3
+    assert mini_trainer.even([bad, bad]) == [bad, bad]
 
 
 def test_a_run_that_ends_by_the_clock_goes_on_at_its_share_of_the_schedule(tmp_path):

@@ -134,6 +134,17 @@ def test_strong_evidence_names_the_right_option(simulator):
         assert (question.right == "Yes.") == (case.prior.probability > 0.5)
 
 
+def test_scores_stand_to_their_thresholds_as_the_probability_says(simulator):
+    """Sure scores lie on the right side, and good ones often below zero, as those of parts in the memory do."""
+    sure = Simulator(simulator.pages, TESTED, doubt=0.0)
+    goods = []
+    for case, question in simulated_questions(sure, 5, 80, ("Anomaly Detection",)):
+        assert (case.prior.score > case.prior.threshold) == (question.right == "Yes.")
+        goods += [case.prior.score] if question.right == "No." else []
+    below = sum(score < 0 for score in goods)
+    assert 0.1 * len(goods) < below < 0.9 * len(goods)
+
+
 def test_posteriors_are_right_as_often_as_they_say(simulator):
     """Where a sharp posterior decides, the first type is right about as often as its share and its trust say."""
     from flawscope.training.questions.simulated import TRUST

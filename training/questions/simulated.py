@@ -41,6 +41,8 @@ TRUST = 0.9
 """How far a sharp posterior may be believed."""
 MISSED = 0.45
 """Share of the defects that detectors of some products do not see, at most."""
+STANDARDISED = 0.6
+"""Share of the products whose scores count from the typical good part, so that parts in the memory lie far below zero."""
 
 
 @dataclass(frozen=True)
@@ -347,9 +349,13 @@ def _prior(
     rng: np.random.Generator,
     sure: bool,
 ) -> Prior:
-    threshold = float(np.exp(rng.normal(-0.5, 0.8)))
     logit = math.log(probability / (1.0 - probability))
-    score = threshold * math.exp(0.12 * logit + 0.02 * rng.normal())
+    if rng.random() < STANDARDISED:
+        threshold = float(rng.uniform(1.0, 3.5))
+        score = threshold + float(rng.uniform(0.3, 1.5)) * logit + 0.1 * float(rng.normal())
+    else:
+        threshold = float(np.exp(rng.normal(-0.5, 0.8)))
+        score = threshold * math.exp(0.12 * logit + 0.02 * rng.normal())
     percentile = float(np.clip(round(1.0 / (1.0 + math.exp(-1.5 * (logit + 3.0 + rng.normal()))), 2), 0.0, 1.0))
     if not calibrated:
         return Prior(score, None, None, None, False, False, boxes, types, None)
