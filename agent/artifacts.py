@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..tools.array_files import ARRAY_DAMAGE
 from .errors import StorageError
 from .home import write_atomically
 
@@ -55,8 +56,9 @@ class ArtifactStore:
         if self._root is None:
             raise StorageError(f"artifact {ref[:19]}… is no longer in memory.", hint="Inspect the picture again.")
         try:
-            array: NDArray[Any] = np.load(self._path(ref), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with self._path(ref).open("rb") as file:  # a path would stay open where the file is damaged
+                array: NDArray[Any] = np.load(file, allow_pickle=False)
+        except ARRAY_DAMAGE as error:
             raise StorageError(
                 f"artifact {ref[:19]}… is missing or damaged.", hint="Inspect the picture again."
             ) from error

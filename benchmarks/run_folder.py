@@ -16,6 +16,7 @@ from typing import Any
 
 from ..agent.errors import ConfigError, StorageError
 from ..agent.home import storage_errors, write_atomically, write_json_atomically
+from ..tools.array_files import ARRAY_DAMAGE
 from .pixel_curve import PixelCurve
 
 FORMAT = 1
@@ -61,13 +62,10 @@ class RunFolder:
         Raises:
             StorageError: they are damaged.
         """
-        import zipfile
-        import zlib
-
         path = self._counts(picture)
         try:
             return PixelCurve.from_bytes(path.read_bytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except ARRAY_DAMAGE as error:
             raise StorageError(f"{path} is damaged.", hint="Delete it and run again.") from error
 
     def _counts(self, picture: str) -> Path:

@@ -11,7 +11,6 @@ Sources: ADSeeker (arXiv 2508.03088), type-level prompts; Friedman, Regularized 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..agent.errors import InputError, ProductError
 from ..agent.home import write_atomically
+from .array_files import ARRAY_DAMAGE
 from .type_statistics import calibrate_temperature, calibrate_unknown, shrunk_whitening, unit, unknown_share, whiten
 
 UNKNOWN = "unknown"
@@ -192,7 +192,7 @@ class TypeModel:
                     trust=float(numbers[3]),
                     **{name: stored[name] for name in _ARRAYS},
                 )
-        except _DAMAGE as error:
+        except ARRAY_DAMAGE as error:
             raise ProductError(
                 f"the defect types in {path.name} are missing or damaged.", hint="Enroll the product's types again."
             ) from error
@@ -203,18 +203,6 @@ class TypeModel:
         return model
 
 
-# what NumPy and zipfile raise on damaged archives; RuntimeError covers flags for encryption and unknown compression
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    IndexError,
-    TypeError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-)
 _ARRAYS = ("offset", "scale", "directions", "gains", "centroids")
 
 

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from .ad_expert.text_anchors import TextAnchors
 from .ad_expert.text_guidance import TextGuidance
 from .ad_expert.token_frame import TokenFrame
 from .ad_expert.zero_shot import ZeroShotConfig
+from .array_files import ARRAY_DAMAGE
 from .backbones import Backbone
 from .defect_types import TypeModel
 from .product_model import PixelScale, ProductModel
@@ -45,17 +45,6 @@ FORMAT = 3
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 STORED_SIDE_PX = 1024
 REMEDY = "Enrol it again: flawscope enroll {name} good/*.jpg --replace"
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RecursionError,
-    zipfile.BadZipFile,
-)
-"""What reading a damaged product may raise."""
 
 
 def list_products(folder: Path) -> list[str]:
@@ -253,9 +242,9 @@ def load_product(folder: Path, name: str, backbone: Backbone, head: ReferenceHea
                 hint=REMEDY.format(name=name),
             )
         _refuse_another_head(name, manifest.get("head_sha256"), head)
-        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+        with (path / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _assemble(path, manifest, arrays, backbone, head)
-    except (*_UNREADABLE, BackendError) as error:
+    except (*ARRAY_DAMAGE, BackendError) as error:
         raise damaged from error
 
 
@@ -271,9 +260,9 @@ def stored_calibration(folder: Path, name: str) -> tuple[Calibration, str]:
         manifest = json.loads((path / "product.json").read_text(encoding="utf-8"))
         whole = manifest["format"] == FORMAT and manifest["sha256"] == manifest_hash(manifest)
         if whole and _sha256(path / "arrays.npz") == manifest["files"]["arrays.npz"]:
-            with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+            with (path / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return Calibration(tuple(manifest["views"]), arrays["calibration"]), _fingerprint(manifest)
-    except _UNREADABLE as error:
+    except ARRAY_DAMAGE as error:
         raise ProductError(f"the product {name!r} is damaged.", hint=REMEDY.format(name=name)) from error
     raise ProductError(
         f"the product {name!r} is damaged or was written by another version.", hint=REMEDY.format(name=name)

@@ -19,6 +19,7 @@ from ..agent.home import write_atomically
 from ..tools.ad_expert.expert import ExpertConfig, prepare
 from ..tools.ad_expert.reference_head import HeadMemory, fit_memory
 from ..tools.ad_expert.reference_views import fit_references
+from ..tools.array_files import ARRAY_DAMAGE
 from ..tools.backbones import Backbone, VisualFeatures
 
 
@@ -61,7 +62,7 @@ class FeatureCache:
             return _read(path)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError):  # a damaged file costs one forward pass, no more
+        except ARRAY_DAMAGE:  # a damaged file costs one forward pass, no more
             path.unlink(missing_ok=True)
         found = self.backbone.encode_image(prepared[None])
 
@@ -75,7 +76,7 @@ class FeatureCache:
 
 
 def _read(path: Path) -> VisualFeatures:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         count = sum(name.startswith("layer") for name in archive.files)
         layers = tuple(archive[f"layer{i}"][None].astype(np.float32) for i in range(count))
         grid = archive["grid"]

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from flawscope.agent.errors import ConfigError, MissingExtraError
 from flawscope.benchmarks import peers
-from flawscope.benchmarks.peers import AnomalibPatchcore, Flawscope, compare, render, run_peers
+from flawscope.benchmarks.peers import AnomalibPatchcore, Flawscope, run_peers
+from flawscope.benchmarks.peers_tables import compare, render
 
 
 class Redness:

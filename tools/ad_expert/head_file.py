@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...agent.errors import ConfigError, WeightsError
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 
 if TYPE_CHECKING:
@@ -20,19 +19,6 @@ if TYPE_CHECKING:
     from .reference_head import ReferenceHead
 
 REMEDY = "Train it again: flawscope train expert."
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    RuntimeError,  # of an encrypted archive, or one packed in a way that is unknown; nesting too deep
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged file may raise."""
 
 
 def configured_head(backbone: Backbone, loaded: LoadedSettings) -> ReferenceHead | None:
@@ -77,7 +63,7 @@ def load_head(path: Path, weights_sha256: str | None = None) -> ReferenceHead:
             weights = {name: archive[name] for name in archive.files}
         config = json.loads(weights.pop("header.json").tobytes())
         kind = config.pop("format", None)
-    except _UNREADABLE as error:
+    except ARRAY_DAMAGE as error:
         raise WeightsError(f"cannot read the trained head {path}.", hint=REMEDY) from error
     if kind != FORMAT:
         raise WeightsError(f"{path} is not a trained head of this version.", hint=REMEDY)
@@ -90,7 +76,7 @@ def load_head(path: Path, weights_sha256: str | None = None) -> ReferenceHead:
     try:
         head = ReferenceHead(weights, config, hashlib.sha256(data).hexdigest())
         whole = _whole(head)
-    except (*_UNREADABLE, IndexError) as error:
+    except ARRAY_DAMAGE as error:
         raise WeightsError(f"the trained head {path} is damaged.", hint=REMEDY) from error
     if not whole:
         raise WeightsError(f"the trained head {path} is damaged.", hint=REMEDY)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...agent.errors import BackendError, ConfigError
 from ...agent.home import write_atomically
 from ...prompts import FOLDER
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 from .text_anchors import GENERIC, TextAnchors, mean_direction
 
@@ -144,12 +145,10 @@ def prompt_set_hash(*states: Sequence[str]) -> str:
 
 def _read(path: Path, prompts_sha256: str) -> TextAnchors | None:
     """Anchors kept earlier; None when there are none, or the file is not whole and they must be made again."""
-    import zipfile
-
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return TextAnchors(arrays["normal"], arrays["abnormal"], (GENERIC,), prompts_sha256)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, BackendError):
+    except (*ARRAY_DAMAGE, BackendError):
         return None
 
 

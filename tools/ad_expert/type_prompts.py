@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import InputError
 from ...agent.home import write_atomically
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone, VisualFeatures
 from ..defect_features import defect_weights
 from ..knowledge.vocabulary import vocabulary
@@ -170,8 +171,9 @@ def _kept_vector(backbone: Backbone, sentences: Sequence[str], folder: Path | No
 def _read_vector(path: Path) -> NDArray[np.float32] | None:
     """A vector kept earlier; None when there is none, or the file is not whole and it must be made again."""
     try:
-        vector = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        with path.open("rb") as file:
+            vector = np.load(file, allow_pickle=False)
+    except ARRAY_DAMAGE:
         return None
     whole = isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.ndim == 1
     return vector if whole and abs(float(np.linalg.norm(vector)) - 1.0) < 1e-3 else None

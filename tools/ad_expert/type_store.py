@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import Home, new_folder, recover_folder, write_json_atomically
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 from .type_centroids import TypeCentroids
 
@@ -96,7 +96,7 @@ def load_centroids(home: Home, backbone: Backbone) -> StoredCentroids | None:
         whole = hashlib.sha256(payload).hexdigest() == card["sha256"]
         whole = whole and vectors.dtype == np.float32 and vectors.ndim == 2 and len(names) == len(vectors) > 0
         whole = whole and counts.shape == (len(names),) and card["weights_sha256"] == backbone.weights_sha256
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except ARRAY_DAMAGE as error:
         raise KnowledgeError(f"the type centroids in {folder} are damaged.", hint=_REMEDY) from error
     if not whole:
         raise KnowledgeError(f"the type centroids in {folder} contradict their description.", hint=_REMEDY)

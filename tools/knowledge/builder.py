@@ -9,9 +9,9 @@ see ``plant_index``.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import FlawscopeError, KnowledgeError
 from ...agent.home import new_folder, storage_errors, write_json_atomically
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 from .attachments import FOLDER as ATTACHED
 from .attachments import Attachment, embedded, page_keys, picture_features
@@ -223,10 +224,10 @@ def read_base(
             raise damaged
         if manifest["doc_ids"] != [d.doc_id for d in documents]:
             raise damaged
-        with np.load(home / "vectors.npz", allow_pickle=False) as file:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as file:
             joint = file.get("joint")  # there only with a text tower
             return file["vectors"], LockSpace(file["mean"], file["spread"]), joint
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except ARRAY_DAMAGE as error:
         raise damaged from error
 
 

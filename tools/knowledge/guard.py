@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import ConfigError, KnowledgeError
 from ...agent.home import storage_errors, write_atomically
+from ..array_files import ARRAY_DAMAGE
 from .known_pictures import KnownPicture, KnownPictures
 from .plant import FOLDER, GUARD, PlantDocument, PlantStore
 from .twins import THUMBNAIL_SIDE_PX, Fingerprint, fingerprint
@@ -207,7 +208,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(blob, allow_pickle=False) as file:
             arrays: dict[str, NDArray[Any]] = {key: file[key] for key in ("names", "sha256", "bits", "thumbnails")}
             digest = str(file["digest"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except ARRAY_DAMAGE as error:
         raise damaged from error
     if _digest(arrays) != digest or not _fit(arrays):
         raise damaged

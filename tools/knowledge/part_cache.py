@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.home import write_atomically
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 from .joint import PictureFeatures
 
@@ -52,12 +52,12 @@ class PartCache:
         name = hashlib.sha256(seen_by.encode()).hexdigest()
         path = self.folder / name[:2] / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: np.asarray(file[name], np.float32) for name in wanted}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                found = {name: np.asarray(kept[name], np.float32) for name in wanted}
                 return PictureFeatures(found["part"], found.get("joint"))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damage costs one forward pass
+        except ARRAY_DAMAGE:  # damage costs one forward pass
             path.unlink(missing_ok=True)
         seen = PictureFeatures.of(encode(self.backbone, None, read()), self.backbone)
         arrays: dict[str, Any] = {"part": seen.part} if seen.joint is None else {"part": seen.part, "joint": seen.joint}

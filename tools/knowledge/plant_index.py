@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...agent.errors import KnowledgeError
 from ...agent.home import storage_errors, write_atomically, write_json_atomically
+from ..array_files import ARRAY_DAMAGE
 from .features import LockSpace, grid_weights
 from .joint import PictureFeatures
 
@@ -100,9 +100,9 @@ def read_vector(path: Path, dim: int | None = None) -> NDArray[np.float32]:
         KnowledgeError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            vector, digest = np.asarray(file["vector"], np.float32), str(file["sha256"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            vector, digest = np.asarray(kept["vector"], np.float32), str(kept["sha256"])
+    except ARRAY_DAMAGE as error:
         raise _damaged(path) from error
     if vector.shape != (dim or vector.size,) or hashlib.sha256(vector.tobytes()).hexdigest() != digest:
         raise _damaged(path)

@@ -42,7 +42,7 @@ TRUST = 0.9
 MISSED = 0.45
 """Share of the defects that detectors of some products do not see, at most."""
 STANDARDISED = 0.6
-"""Share of the products whose scores count from the typical good part, so that parts in the memory lie far below zero."""
+"""Share of the products whose scores count from the typical good part: parts in the memory lie far below zero."""
 
 
 @dataclass(frozen=True)
