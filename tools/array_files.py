@@ -13,6 +13,7 @@ ARRAY_DAMAGE = (
     TypeError,
     AttributeError,
     EOFError,
+    OverflowError,  # numbers too large for what they count
     MemoryError,  # a header that claims more than there is
     SyntaxError,  # NumPy reads headers as Python literals
     tokenize.TokenError,  # and once more word by word, as Python 2 wrote them

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ..benchmarks.datasets import ProductData, load_mask
 from ..benchmarks.detection_metrics import image_auroc
 from ..tools.ad_expert.anomaly_map import top_fraction_mean
 from ..tools.ad_expert.picture_prompts import ClipPrompts
-from ..tools.ad_expert.trained_prompts import ABNORMAL, FORMAT, MADE_FOR, NORMAL
+from ..tools.ad_expert.trained_prompts import ABNORMAL, FORMAT, MADE_FOR, NORMAL, Prompt
 from ..tools.backbones import VisualFeatures
 from ..tools.backbones.clip import ClipBackbone
 from ..tools.imaging import load_image
@@ -45,7 +45,6 @@ WARM_EPOCHS = 2
 UPSAMPLE = 4
 """Maps are compared with masks at so many points per side of a patch."""
 TOP_FRACTION = 0.01
-Prompt = Literal["none", "sparse", "dense", "lista"]
 Report = Callable[[str, int, int], None]
 Products = Sequence[tuple[ProductData, str]]
 

@@ -169,24 +169,69 @@ def test_the_benchmark_measures_them(
     assert f"trained {kind_of(prompts)} prompts base" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("case", ["cut", "less", "not finite", "other size"])
-def test_damage_is_told_in_one_line(case: str, clip: ClipBackbone, products: Any, shared: Any, tmp_path: Path) -> None:
-    train_prompts(products, [], clip, tmp_path, replace(small_prompts("sparse", epochs=1), max_pictures=1))
-    path = tmp_path / PROMPTS_FILE
+@pytest.fixture(scope="module")
+def sparse(clip: ClipBackbone, products: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train_prompts(products, [], clip, folder, replace(small_prompts("sparse", epochs=1), max_pictures=1))
+    return folder / PROMPTS_FILE
+
+
+def changed(path: Path, target: Path, tensors: dict[str, torch.Tensor | None], config: dict[str, Any] | str) -> Path:
+    """The file with other tensors (None leaves one out) and another config."""
     with safe_open(path, framework="pt") as file:
         kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header = dict(file.metadata())
-    if case == "cut":
-        path.write_bytes(path.read_bytes()[:-10])
-    else:
-        if case == "less":
-            del kept["sparse.to_text.weight"]
-        elif case == "not finite":
-            kept["sparse.text_gate"] = torch.tensor(float("nan"))
-        else:
-            header["config"] = json.dumps({**json.loads(header["config"]), "hsp_dim": 8})
-        save_file(kept, path, header)
+    header["config"] = config if isinstance(config, str) else json.dumps({**json.loads(header["config"]), **config})
+    save_file({name: value for name, value in {**kept, **tensors}.items() if value is not None}, target, header)
+    return target
+
+
+RHO = "sparse.hsp.stages.0.solver.rho"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config"),
+    [
+        pytest.param({"sparse.to_text.weight": None}, {}, id="less"),
+        pytest.param({"text.abnormal_ids": None}, {}, id="no words"),
+        pytest.param({"sparse.text_gate": torch.tensor(float("nan"))}, {}, id="not finite"),
+        pytest.param({"text.abnormal_ids": torch.full((1, 77), 60_000)}, {}, id="words that are none"),
+        pytest.param({"text.normal_ids": torch.zeros(1, 77, dtype=torch.int64)}, {}, id="other words"),
+        pytest.param({RHO: torch.tensor(-0.1, dtype=torch.float64)}, {}, id="negative lambda"),
+        pytest.param({RHO: torch.tensor(1.0, dtype=torch.float64)}, {}, id="lambda that leaves nothing"),
+        pytest.param({}, {"prompt": "dense"}, id="sparse called dense"),
+        pytest.param({}, {"prompt": "lista"}, id="sparse called lista"),
+        pytest.param({}, {"prompt": "mixed"}, id="of no kind"),
+        pytest.param({}, {"prompt": ["sparse"]}, id="kind that is no word"),
+        pytest.param({}, {"hsp_dim": 8}, id="other size"),
+        pytest.param({}, {"hsp_dim": float("inf")}, id="endless"),
+        pytest.param({}, {"hsp_dim": "wide"}, id="size that is no number"),
+        pytest.param({}, "[" * 100_000, id="nested header"),
+    ],
+)
+def test_damage_is_told_in_one_line(
+    tensors: dict[str, torch.Tensor | None], config: Any, sparse: Path, shared: Any, tmp_path: Path
+) -> None:
+    path = changed(sparse, tmp_path / PROMPTS_FILE, tensors, config)
     with pytest.raises(WeightsError, match=r"are damaged|cannot be read") as refused:
         configured_setup(shared(trained_prompts=path))
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_cut_file_is_told_in_one_line(sparse: Path, shared: Any, tmp_path: Path) -> None:
+    path = tmp_path / PROMPTS_FILE
+    path.write_bytes(sparse.read_bytes()[:-10])
+    with pytest.raises(WeightsError, match=r"cannot be read") as refused:
+        configured_setup(shared(trained_prompts=path))
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_dense_prompts_called_sparse_are_refused(
+    clip: ClipBackbone, products: Any, shared: Any, tmp_path: Path
+) -> None:
+    train_prompts(products, [], clip, tmp_path, replace(small_prompts("dense", epochs=1), max_pictures=1))
+    path = changed(tmp_path / PROMPTS_FILE, tmp_path / "changed.safetensors", {}, {"prompt": "sparse"})
+    with pytest.raises(WeightsError, match=r"are damaged: lambdas \[0.0, 0.0, 0.0, 0.0\] in sparse prompts"):
+        configured_setup(shared(trained_prompts=path))

@@ -14,6 +14,7 @@ from conftest import Plant
 from full.training_data import pair, small_prompts, write_products
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 from scripted_scorer import build
 from typer.testing import CliRunner
 
@@ -82,7 +83,7 @@ def test_an_inspection_compares_with_trained_prompts_and_says_so(
     assert before.provenance["text"]["prompts_sha256"] == ensemble_anchors(clip).prompts_sha256
     assert after.provenance["text"]["prompts_sha256"] == sha256_of(prompts)
     assert after.provenance["text"]["first_prompts_sha256"] == sha256_of(prompts)
-    anchors = load_trained_prompts(prompts, clip.weights_sha256)
+    anchors = load_trained_prompts(prompts, clip)
     expected, _ = ZeroShotExpert(clip, anchors).score(load_image(Path(plant.square)).rgb)
     assert after.image_score == pytest.approx(expected, abs=1e-6)
     assert after.image_score != pytest.approx(before.image_score, abs=1e-4)
@@ -120,10 +121,15 @@ def test_likely_types_still_choose_the_words_of_the_second_look(
         ("folder", "there is no file of trained prompts at"),
         ("truncated", "cannot be read"),
         ("other format", "holds no trained prompts"),
+        ("nested header", "cannot be read"),
         ("of each picture", "--prompt none"),
+        ("of no kind", "are damaged: 'mixed' is none of the kinds"),
+        ("without anchors", "are damaged"),
+        ("half precision", "are damaged"),
         ("other weights", "were made for other weights"),
         ("not finite", "are damaged"),
         ("other shape", "are damaged"),
+        ("other width", "are damaged: anchors of shapes"),
     ],
 )
 def test_a_file_that_will_not_do_is_told_in_one_line(
@@ -137,13 +143,26 @@ def test_a_file_that_will_not_do_is_told_in_one_line(
     elif case == "other format":
         rewritten(prompts, path, {"format": "other"})
     elif case == "of each picture":
+        rewritten(prompts, path, {"config": '{"prompt": "sparse"}'})
+    elif case == "of no kind":
+        rewritten(prompts, path, {"config": '{"prompt": "mixed"}'})
+    elif case == "nested header":
+        rewritten(prompts, path, {"config": "[" * 100_000})
+    elif case == "without anchors":
         rewritten(prompts, path, anchors_normal=None)
+    elif case == "half precision":
+        with safe_open(prompts, framework="pt") as file:
+            halved = {name: file.get_tensor(name).bfloat16() for name in ("anchors.normal", "anchors.abnormal")}
+            save_tensors(halved, path, file.metadata())
     elif case == "other weights":
         rewritten(prompts, path, {"backbone_sha256": "0" * 64})
     elif case == "not finite":
         rewritten(prompts, path, anchors_normal=np.full((1, 32), np.nan, np.float32))
     elif case == "other shape":
         rewritten(prompts, path, anchors_abnormal=np.ones((1, 16), np.float32) / 4)
+    elif case == "other width":
+        unit = np.ones((1, 16), np.float32) / 4
+        rewritten(prompts, path, anchors_normal=unit, anchors_abnormal=unit)
     with pytest.raises(WeightsError, match=words) as refused:
         configured_anchors(clip, shared(trained_prompts=path))
     assert str(path) in str(refused.value)

@@ -47,12 +47,12 @@ def test_training_lowers_the_loss_and_leaves_clip_alone(
     assert 0 <= card["metrics"]["held-out image AUROC"] <= 1
     assert state_sha256(clip.model.state_dict()) == before
     if prompt == "none":
-        anchors = load_trained_prompts(tmp_path / PROMPTS_FILE, clip.weights_sha256)
+        anchors = load_trained_prompts(tmp_path / PROMPTS_FILE, clip)
         assert anchors.dim == 32
         assert anchors.names == ("generic",)
     else:
         with pytest.raises(WeightsError, match="--prompt none"):
-            load_trained_prompts(tmp_path / PROMPTS_FILE, clip.weights_sha256)
+            load_trained_prompts(tmp_path / PROMPTS_FILE, clip)
 
 
 def test_sparse_prompts_change_nothing_before_the_first_step(clip: ClipBackbone, products: Any) -> None:

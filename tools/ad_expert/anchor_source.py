@@ -75,7 +75,7 @@ def configured_anchors(backbone: Backbone, loaded: LoadedSettings) -> TextAnchor
     if loaded.settings.trained_prompts is not None:
         from .trained_prompts import load_trained_prompts
 
-        return load_trained_prompts(loaded.settings.trained_prompts, backbone.weights_sha256)
+        return load_trained_prompts(loaded.settings.trained_prompts, backbone)
     return ensemble_anchors(backbone, folder=loaded.home.anchors)
 
 

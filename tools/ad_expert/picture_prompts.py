@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ...agent.errors import BackendError, WeightsError
+from ...agent.errors import BackendError
+from ..array_files import ARRAY_DAMAGE
 from ..backbones import VisualFeatures
 from ..backbones.clip import ClipBackbone
 from ..backbones.clip_tower import text_forward, vision_forward
@@ -26,7 +27,7 @@ from .hsp import HierarchicalSparsePrompts
 from .hsp_clip import ClipRun, ClipSparsePrompts
 from .learned_prompts import LearnedPrompts
 from .text_anchors import GENERIC, TextAnchors
-from .trained_prompts import REMEDY, PromptFile
+from .trained_prompts import PromptFile, damaged
 
 STAGES = 4
 
@@ -142,17 +143,28 @@ def load_picture_prompts(file: PromptFile, backbone: ClipBackbone) -> PicturePro
     """
     try:
         sha256 = hashlib.sha256(file.path.read_bytes()).hexdigest()
-        state = load_file(file.path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"the trained prompts {file.path} cannot be read.", hint=REMEDY) from error
-    try:
+        state = {k: v for k, v in load_file(file.path).items() if k.split(".")[0] in ("text", "sparse")}
         sizes = {name: int(file.config[name]) for name in ("hsp_dim", "hsp_atoms", "n_ctx")}
         modules = ClipPrompts(backbone, prompt=file.prompt, **sizes)
-        modules.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] in ("text", "sparse")})
-        finite = all(bool(torch.isfinite(value).all()) for value in modules.state_dict().values())
-    except (KeyError, TypeError, ValueError, RuntimeError, BackendError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"the trained prompts {file.path} are damaged: {reason}", hint=REMEDY) from error
-    if not finite:
-        raise WeightsError(f"the trained prompts {file.path} are damaged: not finite.", hint=REMEDY)
+        words = {name: value.cpu().clone() for name, value in modules.text.named_buffers(prefix="text")}
+        modules.load_state_dict(state)
+        if not all(torch.equal(state[name], value) for name, value in words.items()):
+            raise ValueError("their words are not those that this tokenizer makes")
+        _check_values(modules, file.prompt)
+    except (*ARRAY_DAMAGE, SafetensorError, BackendError) as error:
+        raise damaged(file.path, error) from error
     return PicturePrompts(modules, backbone, file.prompt, sha256)
+
+
+def _check_values(modules: ClipPrompts, kind: str) -> None:
+    """Refuse weights that no training leaves behind.
+
+    Raises:
+        ValueError: some are not finite, or the lambdas are not those of the kind.
+    """
+    if not all(bool(torch.isfinite(value).all()) for value in modules.state_dict().values()):
+        raise ValueError("not finite")
+    assert modules.sparse is not None  # noqa: S101 - the file's prompts depend on the picture
+    rhos = modules.sparse.hsp.rhos
+    if not all(0 <= rho < 1 for rho in rhos) or (not any(rhos)) != (kind == "dense"):
+        raise ValueError(f"lambdas {rhos} in {kind} prompts")
