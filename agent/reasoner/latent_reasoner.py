@@ -66,6 +66,7 @@ class LatentModelReasoner(ModelReasoner):
             settings=self.latent,
             normals=self.normals,
             opening=OPENING,
+            room=self.max_tokens,
         )
         if outcome.accepted and outcome.thought is not None:
             reply = self._thought(messages, outcome, evidence, shown, schema)

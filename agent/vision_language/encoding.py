@@ -40,6 +40,7 @@ class Encoded:
         filled: vectors (length, d) that came with the slots.
         features: merged features (n_i, d) of each picture.
         left_out: labels of pictures that did not fit.
+        messages: the conversation without those.
     """
 
     input_ids: torch.Tensor
@@ -50,6 +51,7 @@ class Encoded:
     filled: Mapping[SlotName, torch.Tensor]
     features: tuple[torch.Tensor, ...]
     left_out: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
 
     @property
     def told(self) -> dict[str, list[str]]:
@@ -133,7 +135,7 @@ class Encoder:
         }
         positions = self._positions(ids, [grid for _, grid in looked])
         features = tuple(features for features, _ in looked)
-        return Encoded(ids, positions, where, grids, places, filled, features, tuple(left_out))
+        return Encoded(ids, positions, where, grids, places, filled, features, tuple(left_out), kept)
 
     def embeddings(self, encoded: Encoded, fills: Mapping[SlotName, torch.Tensor] | None = None) -> torch.Tensor:
         """Input embeddings (1, n, d) with picture features and slot vectors in their places.

@@ -99,6 +99,16 @@ def test_thinking_ends_too(plant: Plant, checkpoint: Path) -> None:
     assert report.verdict is not Verdict.OK
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_thinking_goes_on_with_the_pictures_that_there_is_room_for(plant: Plant, checkpoint: Path, most: int) -> None:
+    flags = {"latent": True, "actions": ("latent",), "max_actions": 1, "vlm_max_tokens": 64, "time_budget_s": 3600.0}
+    with Inspector(loaded(plant, checkpoint, **flags, vlm_max_pictures=most)) as inspector:
+        report = inspector.inspect(plant.square, product="plate")
+    assert report.error is None
+    assert [step.action for step in report.trace].count("latent") == 1
+    assert [line for line in report.provenance["problems"] if "was not shown: crop R1" in line]
+
+
 def test_who_turns_thinking_on_gets_it_within_the_actions_that_are_usual(plant: Plant, checkpoint: Path) -> None:
     usual = plant.loaded().settings.max_actions
     settings = loaded(plant, checkpoint, latent=True, max_actions=usual, vlm_max_tokens=64, time_budget_s=3600.0)

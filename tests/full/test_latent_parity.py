@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from full.latent_model import LETTERS, picture, question, tiny_model
@@ -12,6 +14,7 @@ from flawscope.agent.vision_language.latent.controls import initial_tokens
 from flawscope.agent.vision_language.latent.prompt import LatentPrompt, eager_attention
 from flawscope.agent.vision_language.latent.reward import Reward
 from flawscope.agent.vision_language.latent.thinking import generate_with, think
+from flawscope.agent.vision_language.memory import Bounds, TokenCost
 from flawscope.agent.vision_language.messages import Message, Picture, Slot, without_slots
 from flawscope.agent.vision_language.qwen import QwenModel
 
@@ -245,3 +248,52 @@ def test_the_slot_goes_behind_the_question_and_comes_off_again(model: QwenModel)
     assert outcome.thought.tokens.shape == ready.thought.tokens.shape == (4, model.width)
     with pytest.raises(ValueError, match="one place"):
         think(model, [*question(slot=2), Message("user", (Slot("latent", 2),))], LETTERS)
+
+
+def crowded(*labels: str) -> list[Message]:
+    """A question with pictures of these labels, each another."""
+    shown = [Picture(picture(seed), label) for seed, label in enumerate(labels)]
+    return [Message("user", (*shown, "Is there a defect? A. Yes B. No C. hole\n", Slot("latent", L), "Answer."))]
+
+
+def bounded(model: QwenModel, bounds: Bounds) -> QwenModel:
+    """The same weights with less room."""
+    return QwenModel(dataclasses.replace(model.checkpoint, bounds=bounds))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_patches_are_those_of_the_query_whatever_pictures_were_left_out(model: QwenModel, most: int) -> None:
+    asked = crowded("reference", "reference", "query", "zoom")
+    few = bounded(model, Bounds(pictures=most))
+    prompt = LatentPrompt(few, asked)
+    assert len(prompt.encoded.pictures) == most
+    torch.testing.assert_close(prompt.features, model.encoder.encode(asked).features[2])
+    assert prompt.picture is not None
+    assert prompt.query_positions.shape[2] == len(prompt.picture) == len(prompt.features)
+    outcome = think(few, asked, LETTERS, settings=LatentSettings(patches="random", min_gain=1e-6, wall_s=600.0))
+    assert outcome.steps
+    gone = ["reference", "reference", "zoom"][: 4 - most]
+    assert outcome.base.usage.get("left_out", []) == gone
+    said = generate_with(few, asked, Thought(tokens(model).numpy(), (3,)), max_tokens=2)
+    assert said.usage.get("left_out", []) == gone
+
+
+def test_nothing_is_searched_for_when_the_picture_that_is_asked_about_is_not_seen(model: QwenModel) -> None:
+    few = bounded(model, Bounds(pictures=1))
+    outcome = think(few, crowded("reference", "reference"), LETTERS, settings=LatentSettings(wall_s=600.0))
+    assert outcome.why == "the picture that is asked about was left out for want of room"
+    assert (outcome.accepted, outcome.final, outcome.steps, outcome.grid) == (False, outcome.base, (), None)
+
+
+def test_a_thought_leaves_the_room_of_the_answer_that_follows(model: QwenModel) -> None:
+    asked = crowded("reference", "query")
+    whole = model.encoder.encode(asked).length
+    cost = TokenCost(kept=1000, passing=1000)
+    tight = bounded(model, Bounds(question_bytes=(whole + 1) * 2000 * 8 // 7, cost=cost))
+    settings = LatentSettings(patches=None, wall_s=600.0)
+    alone = think(tight, asked, LETTERS, settings=settings)
+    assert "left_out" not in alone.base.usage
+    followed = think(tight, asked, LETTERS, settings=settings, room=12)
+    assert followed.base.usage["left_out"] == ["reference"]
+    said = generate_with(tight, asked, Thought(tokens(model).numpy(), ()), max_tokens=12)
+    assert said.usage["left_out"] == ["reference"]

@@ -86,7 +86,11 @@ def is_grounded(prompt: LatentPrompt, best: Best, search: Search, answer: str, s
     if prompt.grid is None:
         return False
     blank = LatentPrompt(
-        prompt.model, with_blank_query(prompt.messages), answer=answer, patch_positions=prompt.patch_positions
+        prompt.model,
+        with_blank_query(prompt.messages),
+        answer=answer,
+        patch_positions=prompt.patch_positions,
+        room=prompt.room,
     )
     with torch.no_grad():
         seen = blank.run(best.tokens, best.patches)

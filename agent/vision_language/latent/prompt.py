@@ -61,6 +61,21 @@ def query_index(messages: Sequence[Message]) -> int | None:
     return queries[-1] if queries else len(pictures) - 1 if pictures else None
 
 
+def query_shown(messages: Sequence[Message], encoded: Encoded) -> int | None:
+    """Which of the pictures that a prompt holds is asked about; None where it was left out, or there is none.
+
+    Args:
+        messages: the conversation as it was asked, from which pictures may have been left out for want of room.
+        encoded: the prompt made of it.
+    """
+    query = query_index(messages)
+    if query is None:
+        return None
+    asked = [picture for message in messages for picture in message.pictures][query]
+    shown = [picture for message in encoded.messages for picture in message.pictures]
+    return next((i for i, picture in enumerate(shown) if picture is asked), None)
+
+
 def with_blank_query(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The conversation with the query picture replaced by its mean colour, and so each further view of the part.
 
@@ -124,7 +139,8 @@ class LatentPrompt:
 
     Attributes:
         opening: everything before the think tokens, computed once.
-        features: float (n, d), merged features of the query picture; of no picture when there is none.
+        features: float (n, d), merged features of the query picture; of no picture when there is none, or it was left
+            out.
         grid: their rows and columns; None without a picture.
         length: L.
         positions: token positions computed so far, passes with gradients counted three times.
@@ -135,6 +151,7 @@ class LatentPrompt:
         answer: text that follows the prompt, such as the opening of a JSON object; its next token is the answer.
         computed: the same prompt without the slot, and its prefix: what is the same is not computed again.
         patch_positions: see `LatentSettings`.
+        room: tokens of the answer that is to follow.
     """
 
     def __init__(
@@ -145,9 +162,10 @@ class LatentPrompt:
         answer: str = "",
         computed: tuple[Encoded, Prefix] | None = None,
         patch_positions: str = "text",
+        room: int = 0,
     ) -> None:
-        self.model, self.messages, self.patch_positions = model, tuple(messages), patch_positions
-        encoded = model.encoder.encode(messages, answer=answer or None)
+        self.model, self.messages, self.patch_positions, self.room = model, tuple(messages), patch_positions, room
+        encoded = model.encoder.encode(messages, answer=answer or None, room=room)
         place = encoded.slots["latent"]
         self.encoded, self.length, self.begin = encoded, len(place), place.start
         blank = torch.zeros(self.length, model.width, device=encoded.input_ids.device)
@@ -156,7 +174,7 @@ class LatentPrompt:
         self.suffix = embeds[:, place.stop :]
         self.positions = 0
         self.opening = self._opening(embeds, computed)
-        query = query_index(messages)
+        query = query_shown(messages, encoded)
         self.picture = None if query is None else encoded.pictures[query]
         self.grid = None if query is None else encoded.grids[query]
         self.features = encoded.features[query] if query is not None else embeds.new_zeros((0, model.width))
@@ -172,6 +190,11 @@ class LatentPrompt:
                 return opening_of(self.encoded, prefix, begin)
         self.positions += begin
         return prefill(self.model.checkpoint.model, embeds[:, :begin], self.encoded.position_ids[:, :, :begin])
+
+    @property
+    def lost_its_query(self) -> bool:
+        """Whether a picture is asked about that was left out."""
+        return self.picture is None and query_index(self.messages) is not None
 
     @property
     def query_positions(self) -> torch.Tensor:

@@ -43,6 +43,7 @@ def think(
     reordered: Reordered | None = None,
     normals: NormalImages | None = None,
     opening: str = "",
+    room: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LatentOutcome:
     """Answer a question with options, first as it is asked, then with think tokens.
@@ -58,6 +59,7 @@ def think(
             self-consistency control cannot be run.
         normals: what the search did to good pictures that were set aside; when that was bad it is not run.
         opening: text that the answer begins with, such as ``{"verdict": "``.
+        room: tokens of an answer in words that is to follow (`generate_with`), so that both see the same pictures.
         clock: seconds.
 
     Returns:
@@ -71,7 +73,7 @@ def think(
     settings = settings or LatentSettings()
     _check(letters, evidence, settings, reordered)
     with model.lock, torch.inference_mode(mode=False), out_of_memory(model.checkpoint.device):
-        thinking = _Thinking(model, messages, tuple(letters), evidence, settings, opening, clock)
+        thinking = _Thinking(model, messages, tuple(letters), evidence, settings, opening, room, clock)
         if normals is not None and not normals.hold:
             return thinking.outcome("G5: it made anomalies of good parts", guards={"G5": False})
         if settings.arm == "reask":
@@ -116,12 +118,14 @@ def generate_with(
     """
     with model.lock, out_of_memory(model.checkpoint.device):
         length, width = thought.tokens.shape
-        prompt = LatentPrompt(model, with_latent_slot(messages, length), patch_positions=thought.positions)
+        prompt = LatentPrompt(
+            model, with_latent_slot(messages, length), patch_positions=thought.positions, room=max_tokens
+        )
         if width != model.width or any(not 0 <= patch < len(prompt.features) for patch in thought.patches):
             raise ValueError("the thought is not one of this checkpoint and this picture")
         tokens = torch.from_numpy(thought.tokens).to(prompt.suffix.device)
         matcher = None if schema is None else model.grammars.matcher(schema)
-        return model.decoder.decode(
+        said = model.decoder.decode(
             prompt.prefix(tokens, thought.patches),
             max_tokens=max_tokens,
             matcher=matcher,
@@ -129,6 +133,7 @@ def generate_with(
             seed=seed,
             on_text=on_text,
         )
+        return dataclasses.replace(said, usage={**said.usage, **prompt.encoded.told})
 
 
 def _check(
@@ -156,16 +161,18 @@ class _Thinking:
         evidence: Mapping[str, float] | None,
         settings: LatentSettings,
         opening: str,
+        room: int,
         clock: Callable[[], float],
     ) -> None:
         self.model, self.messages, self.letters = model, messages, letters
-        self.evidence, self.settings, self.opening = evidence, settings, opening
+        self.evidence, self.settings, self.opening, self.room = evidence, settings, opening, room
         self.plain = without_latent_slot(messages)
         self.ids = option_ids(model, letters)
-        encoded = model.encoder.encode(self.plain, answer=opening or None)
+        encoded = model.encoder.encode(self.plain, answer=opening or None, room=room)
         prefix = model.prefix(encoded)
         self.computed = (encoded, prefix)
         self.prompt_positions = prefix.length
+        self.told = encoded.told
         self.base = self._answer(prefix.logits)
         self.budget = Budget(settings, model.checkpoint.device, clock)
         self.prompt: LatentPrompt | None = None
@@ -182,8 +189,11 @@ class _Thinking:
             answer=self.opening,
             computed=self.computed,
             patch_positions=settings.patch_positions,
+            room=self.room,
         )
         self.prompt = prompt
+        if prompt.lost_its_query:
+            return self.outcome("the picture that is asked about was left out for want of room")
         make = dummy_tokens if settings.arm == "dummy" else initial_tokens
         initial = make(model, settings.length)
         shares = torch.tensor([self.base_share(letter) for letter in self.letters], device=initial.device)
@@ -228,7 +238,7 @@ class _Thinking:
     def equal_orders(self) -> int:
         """Other orders of the options that cost what the search would."""
         slotted = with_latent_slot(self.messages, self.settings.length)
-        encoded = self.model.encoder.encode(slotted, answer=self.opening or None)
+        encoded = self.model.encoder.encode(slotted, answer=self.opening or None, room=self.room)
         return equal_orders(self.prompt_positions, encoded.length - encoded.slots["latent"].stop, self.settings)
 
     def voted(self, answer: LetterAnswer, why: str) -> LatentOutcome:
@@ -281,7 +291,7 @@ class _Thinking:
     def _answer(self, logits: torch.Tensor) -> LetterAnswer:
         shares, mass = letter_probabilities(logits, self.letters, self.ids)
         letter = max(self.letters, key=lambda one: shares[one])
-        usage: dict[str, Any] = {"prompt_tokens": self.prompt_positions, "completion_tokens": 1}
+        usage: dict[str, Any] = {"prompt_tokens": self.prompt_positions, "completion_tokens": 1, **self.told}
         return LetterAnswer(letter, shares, mass, self.model.decoder.name(int(logits.argmax())).strip(), usage)
 
     def _counting(self, reordered: Reordered | None) -> Reordered | None:
