@@ -1,4 +1,4 @@
-"""A trained head for the cheap backbone, made without training: eight numbers and a network of three hidden units."""
+"""Trained heads for the cheap backbone, made without training: a few numbers and a network of three hidden units."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def tiny_weights(seed: int = 0) -> dict[str, NDArray[Any]]:
         "last.bias": np.array([-0.5]),
     }
     return {name: value.astype(np.float32) for name, value in found.items()}
+
+
+def sparse_weights(seed: int = 0, dim: int = 4, atoms: int = 5) -> dict[str, NDArray[Any]]:
+    """The same with a sparse prompt, which takes part in the move; its file says ``prompt``: sparse."""
+    rng = np.random.default_rng([seed, 1])
+    width = picture_width(len(DIMS))
+    found = {
+        "prompt.gate": np.array(0.3),
+        "prompt.to_features.weight": 0.2 * rng.normal(size=(width, 2 * dim)),
+        "prompt.to_features.bias": 0.1 * rng.normal(size=width),
+    }
+    for stage, depth in enumerate(DIMS):
+        name = f"prompt.hsp.stages.{stage}."
+        found[name + "query.weight"] = rng.normal(size=(dim, depth))
+        found[name + "query.bias"] = 0.1 * rng.normal(size=dim)
+        rows = rng.normal(size=(atoms, dim))
+        found[name + "solver.dictionary"] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    weights = {name: value.astype(np.float32) for name, value in found.items()}
+    rhos = {f"prompt.hsp.stages.{stage}.solver.rho": np.array(0.1 + 0.1 * stage) for stage in range(len(DIMS))}
+    return {**tiny_weights(seed), **weights, **rhos}
 
 
 def untrained_weights() -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ import pytest
 from conftest import Plant
 from fakes import ColourWords, PatchStatistics
 from numpy.typing import NDArray
-from tiny_head import save_head, tiny_config, tiny_weights, untrained_weights
+from tiny_head import DIMS, save_head, sparse_weights, tiny_config, tiny_weights, untrained_weights
 
 from flawscope.agent.errors import ConfigError, ProductError, WeightsError
 from flawscope.agent.settings import load_settings
@@ -28,7 +28,7 @@ from flawscope.tools.ad_expert.appearance import picture_statistics
 from flawscope.tools.ad_expert.expert import ExpertConfig
 from flawscope.tools.ad_expert.head_expert import HeadExpert, HeadScale, refuse_unjudged
 from flawscope.tools.ad_expert.head_file import configured_head, load_head
-from flawscope.tools.ad_expert.reference_head import FIRST_SPREADS, ReferenceHead
+from flawscope.tools.ad_expert.reference_head import FIRST_SPREADS, FORMAT, HeadInputs, ReferenceHead, picture_width
 from flawscope.tools.backbones import VisualFeatures
 from flawscope.tools.enrolment import fit_product
 from flawscope.tools.imaging import load_image
@@ -70,6 +70,22 @@ def look(model: ProductModel, path: Path) -> Any:
 # The file
 
 
+def save_arrays(path: Path, weights: dict[str, NDArray[Any]], **changed: Any) -> Path:
+    """A head's file with weights that no head would take."""
+    header = json.dumps({"format": FORMAT, **tiny_config(**changed)}).encode()
+    arrays: dict[str, Any] = {"header.json": np.frombuffer(header, np.uint8), **weights}
+    np.savez(path, **arrays)
+    return path
+
+
+def some_inputs() -> HeadInputs:
+    """What a head reads of a picture of four patches."""
+    rng, width = np.random.default_rng(0), picture_width(len(DIMS))
+    patches, picture, distances = (rng.random(shape).astype(np.float32) for shape in ((4, 5), width, 4))
+    residuals = tuple(rng.random((4, depth)).astype(np.float32) for depth in DIMS)
+    return HeadInputs(patches, picture, residuals, distances, (2, 2))
+
+
 def test_a_head_comes_back_with_the_hash_of_its_file(tmp_path: Path) -> None:
     path = save_head(tmp_path / "head.npz")
     found = load_head(path, BACKBONE.weights_sha256)
@@ -96,22 +112,47 @@ def test_a_head_comes_back_with_the_hash_of_its_file(tmp_path: Path) -> None:
     ],
 )
 def test_weights_that_cannot_judge_are_refused(change: dict[str, NDArray[Any]], tmp_path: Path) -> None:
-    path = tmp_path / "head.npz"
-    header = np.frombuffer(json.dumps({"format": "flawscope-reference-head-1", **tiny_config()}).encode(), np.uint8)
-    arrays: dict[str, Any] = {"header.json": header, **tiny_weights(), **change}
-    np.savez(path, **arrays)
+    path = save_arrays(tmp_path / "head.npz", {**tiny_weights(), **change})
     with pytest.raises(WeightsError, match=r"Train it again") as raised:
         load_head(path, BACKBONE.weights_sha256)
     assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)
+
+
+STAGE = "prompt.hsp.stages.1."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {STAGE + "solver.rho": np.array(-0.1)},
+        {STAGE + "solver.rho": np.array(np.nan)},
+        {STAGE + "solver.dictionary": np.full((5, 4), np.inf, np.float32)},
+        {STAGE + "solver.dictionary": np.ones((5, 3), np.float32)},
+        {STAGE + "solver.dictionary": np.ones((0, 4), np.float32)},
+        {STAGE + "solver.dictionary": None},
+        {STAGE + "solver.maps": np.ones((8, 4, 5), np.float32)},
+        {STAGE + "query.weight": np.ones((4, 6), np.float32)},
+        {"prompt.hsp.stages.2.solver.dictionary": np.ones((5, 4), np.float32)},
+        {"prompt.to_features.weight": np.ones((9, 7), np.float32)},
+        {"prompt.gate": None},
+    ],
+)
+def test_sparse_prompts_that_cannot_judge_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "head.npz"
+    assert load_head(save_arrays(path, sparse_weights(), prompt="sparse")).support(some_inputs()) > 0
+    kept = {name: value for name, value in {**sparse_weights(), **change}.items() if value is not None}
+    save_arrays(path, kept, prompt="sparse")
+    with pytest.raises(WeightsError, match=r"Train it again") as raised:
+        load_head(path, BACKBONE.weights_sha256)
+    assert "\n" not in str(raised.value)
+    assert str(path) in str(raised.value)
 
 
 @pytest.mark.parametrize("name", sorted(tiny_weights()))
 def test_a_missing_tensor_is_refused(name: str, tmp_path: Path) -> None:
     kept = {key: value for key, value in tiny_weights().items() if key != name}
-    path = tmp_path / "head.npz"
-    header = np.frombuffer(json.dumps({"format": "flawscope-reference-head-1", **tiny_config()}).encode(), np.uint8)
-    arrays: dict[str, Any] = {"header.json": header, **kept}
-    np.savez(path, **arrays)
+    path = save_arrays(tmp_path / "head.npz", kept)
     with pytest.raises(WeightsError, match=r"Train it again"):
         load_head(path)
 
@@ -136,10 +177,7 @@ def test_a_header_of_another_kind_is_refused(header: bytes, tmp_path: Path) -> N
     "changed", [{"layer_dims": [6]}, {"layer_dims": [6, -1]}, {"layer_dims": 3}, {"prompt": "sparse"}]
 )
 def test_a_description_of_other_weights_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "head.npz"
-    described = {"format": "flawscope-reference-head-1", **tiny_config(**changed)}
-    arrays: dict[str, Any] = {"header.json": np.frombuffer(json.dumps(described).encode(), np.uint8), **tiny_weights()}
-    np.savez(path, **arrays)
+    path = save_arrays(tmp_path / "head.npz", tiny_weights(), **changed)
     with pytest.raises(WeightsError, match="Train it again"):
         load_head(path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...agent.errors import ConfigError, WeightsError
+from ...agent.errors import ConfigError, InputError, WeightsError
 from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
 
@@ -76,7 +76,7 @@ def load_head(path: Path, weights_sha256: str | None = None) -> ReferenceHead:
     try:
         head = ReferenceHead(weights, config, hashlib.sha256(data).hexdigest())
         whole = _whole(head)
-    except ARRAY_DAMAGE as error:
+    except (*ARRAY_DAMAGE, InputError, WeightsError) as error:  # the last two of weights that do not fit each other
         raise WeightsError(f"the trained head {path} is damaged.", hint=REMEDY) from error
     if not whole:
         raise WeightsError(f"the trained head {path} is damaged.", hint=REMEDY)
