@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx
 
 from ..errors import EndpointError
+from .connecting import connect_in_time
 from .deadline import cut_off_after
 from .endpoint import Endpoint
 from .messages import ChatMessage, ChatReply, parse_reply
@@ -26,7 +27,6 @@ from .reading import AnswerReader
 from .retrying import UNSUPPORTED, wait_s
 from .streaming import Shown
 
-CONNECT_S = 10.0
 OLD_LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 """Names of the answer's length: every engine knows the old one, some hosted models refuse it and name the new one."""
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -68,6 +68,7 @@ class ChatClient:
                 "no connection to a language model can be made with this environment.",
                 hint="Check HTTPS_PROXY, ALL_PROXY (http:// or https://, not socks) and SSL_CERT_FILE.",
             ) from None
+        connect_in_time(self._http)
         self._random = random.Random()  # noqa: S311  # spreads retries, guards nothing
 
     def __enter__(self) -> Self:
@@ -181,13 +182,12 @@ class ChatClient:
 
     def _post(self, body: dict[str, Any], deadline: float, on_piece: Callable[[str], None] | None) -> Any:
         left = max(deadline - time.monotonic(), 0.001)
-        timeout = httpx.Timeout(left, connect=min(CONNECT_S, left))
         url = f"{self.endpoint.base_url}/chat/completions"
         answering = False
         with cut_off_after(left) as (trace, over):
             traced = {"trace": trace}
             try:
-                with self._http.stream("POST", url, json=body, timeout=timeout, extensions=traced) as response:
+                with self._http.stream("POST", url, json=body, timeout=left, extensions=traced) as response:
                     answering = True
                     return self._reader.read(response, deadline, on_piece)
             except httpx.ConnectTimeout:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -12,8 +14,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import httpcore
 import pytest
 from chat_server import ChatServer, answers, chat_server, completion, drops, hangs, raw, refuses, send, trickles
 from pydantic import SecretStr
@@ -26,7 +30,9 @@ from flawscope.agent.language_model import (
     EndpointError,
     TokenLogprob,
     configured_endpoint,
+    connecting,
 )
+from flawscope.agent.language_model import client as questions
 from flawscope.agent.language_model.messages import parse_logprobs, without_thoughts
 from flawscope.agent.language_model.reading import MAX_REPLY_BYTES
 from flawscope.agent.language_model.retrying import wait_s
@@ -205,6 +211,83 @@ def test_a_name_that_nobody_answers_for_is_given_up_in_time(monkeypatch: pytest.
         client.complete(HELLO)
     ended.set()
     assert looking == ["plant.invalid"]
+
+
+def found_at(monkeypatch: pytest.MonkeyPatch, name: str, *addresses: str) -> list[str]:
+    """Let a name have these addresses; the names that are looked up from now on."""
+    looked: list[str] = []
+    usual = socket.getaddrinfo
+
+    def found(host: str, port: int, *rest: Any, **more: Any) -> Any:
+        looked.append(host)
+        return (
+            [one for each in addresses for one in usual(each, port, *rest, **more)]
+            if host == name
+            else usual(host, port, *rest, **more)
+        )
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    return looked
+
+
+def test_a_name_is_looked_up_once_and_its_next_address_is_tried(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = found_at(monkeypatch, "plant.invalid", "127.0.0.77", "127.0.0.1")  # at the first there is nobody
+    port = server.url.rsplit(":", 1)[1]
+    with ChatClient(Endpoint(f"http://plant.invalid:{port}", "tiny", retries=0)) as client:
+        assert client.complete(HELLO).text == "hello"
+    assert looked.count("plant.invalid") == 1
+    assert server.asked[0]["headers"]["Host"].startswith("plant.invalid:")
+
+
+@pytest.mark.parametrize(("timeout_s", "tried"), [(1.0, 1), (25.0, 3), (600.0, 4)])
+def test_addresses_where_nobody_answers_share_the_time(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float, tried: int
+) -> None:
+    """By a clock that only the waiting for them moves."""
+    now, waited = [1000.0], list[float]()
+
+    def silent(self: Any, host: str, port: int, timeout: float, *rest: Any) -> Any:
+        waited.append(timeout)
+        now[0] += timeout
+        raise httpcore.ConnectTimeout(host)
+
+    found_at(monkeypatch, "plant.invalid", *(f"127.0.0.{number}" for number in range(71, 75)))
+    for module in (connecting, questions):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", silent)
+    endpoint = Endpoint("http://plant.invalid:8000/v1", "tiny", timeout_s=timeout_s, retries=0)
+    with ChatClient(endpoint) as client, pytest.raises(EndpointError, match=r"plant\.invalid.* cannot be reached"):
+        client.complete(HELLO)
+    assert len(waited) == tried
+    assert max(waited) <= connecting.CONNECT_S
+    assert sum(waited) <= timeout_s + 1e-6
+
+
+@pytest.mark.parametrize(("taken_s", "left"), [(3.0, 2.0), (5.0, None)])
+def test_tls_gets_what_the_connection_left_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, taken_s: float, left: float | None
+) -> None:
+    now, said = [1000.0], list[Any]()
+
+    class Made(httpcore.NetworkStream):
+        def start_tls(self, context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
+            said.append((server_hostname, timeout))
+
+        def close(self) -> None:
+            said.append("closed")
+
+    def slow(self: Any, host: str, port: int, timeout: float, *rest: Any) -> Any:
+        now[0] += taken_s
+        return Made()
+
+    monkeypatch.setattr(connecting, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", slow)
+    made = connecting.InTime().connect_tcp("127.0.0.1", 443, 5.0)
+    with contextlib.nullcontext() if left else pytest.raises(httpcore.ConnectTimeout):
+        made.start_tls(ssl.create_default_context(), "plant.invalid", 5.0)
+    assert said == [("plant.invalid", left) if left else "closed"]
 
 
 def test_a_connection_that_breaks_is_tried_again(client: ChatClient, server: ChatServer) -> None:
