@@ -231,6 +231,7 @@ def _teach(each: Drawn, inspectors: dict[str, Inspector], progress: Progress) ->
             max_pixels=deps.settings.max_pixels,
             anchors=deps.anchors,
             words=ZeroShotConfig(deps.settings.loc_mode),
+            head=deps.head,
             progress=progress,
         )
     for inspector in inspectors.values():

@@ -8,7 +8,7 @@ import typer
 
 from ..agent.errors import InputError
 from .shared import HomeOption, ProfileOption, make_console, print_line, settings
-from .train_data import require_torch, require_transformers, split_sources
+from .train_data import refuse_trained_head, require_torch, require_transformers, split_sources
 from .train_vlm import DataOption, OutOption, ResumeOption, WeightsOption, local_model
 
 
@@ -39,6 +39,7 @@ def bench_forgetting(
 ) -> None:
     """LoRA on some products: accuracy on held-out ones and on general questions after each epoch."""
     loaded = settings(profile=profile, home=home, backbone=backbone, vlm_weights=weights)
+    refuse_trained_head(loaded)
     require_torch()
     require_transformers("lora")
     sources, held_out = split_sources(data, hold_out, None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent.errors import InputError, MissingExtraError
+from ..agent.errors import ConfigError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from ..agent.settings import LoadedSettings
     from ..benchmarks.datasets import ProductData
     from ..training.retriever_pairs import Source
 
@@ -41,6 +42,20 @@ def require_transformers(extra: str = "vlm") -> None:
             import peft  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Training with a language model", extra) from error
+
+
+def refuse_trained_head(loaded: LoadedSettings) -> None:
+    """Refuse a setting that the evidence of a training would silently go without, before anything is read.
+
+    Raises:
+        ConfigError: the settings name a trained head.
+    """
+    if loaded.settings.trained_head is not None:
+        raise ConfigError(
+            f"the setting trained_head ({loaded.origins['trained_head']}) does not count here: language models learn"
+            " from the evidence of the expert without a head.",
+            hint="Leave trained_head empty for this command.",
+        )
 
 
 def labelled_sources(folders: list[Path], licence: str | None) -> list[Source]:

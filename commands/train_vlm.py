@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .shared import HomeOption, ProfileOption, make_console, print_plain, settings
-from .train_data import require_torch, require_transformers, split_sources
+from .train_data import refuse_trained_head, require_torch, require_transformers, split_sources
 
 if TYPE_CHECKING:
     from ..agent.settings import LoadedSettings
@@ -46,6 +46,7 @@ def train_tokens(
 ) -> None:
     """Train prior tokens: the expert's evidence as vectors for a language model, which stays as it is."""
     loaded = settings(profile=profile, home=home, backbone=backbone, vlm_weights=weights)
+    refuse_trained_head(loaded)
     require_torch()
     require_transformers()
     sources, held_out = split_sources(data, hold_out or [], licence)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...agent.home import new_folder
 from ...agent.inspector import InspectionDeps
 from ...agent.settings import LoadedSettings
+from ...tools.ad_expert.zero_shot import ZeroShotConfig
 from ...tools.knowledge.attaching import Candidate, attach
 from ...tools.knowledge.attachments import FOLDER
 from ...tools.knowledge.schema import load_documents
@@ -38,7 +39,9 @@ def open_workshop(loaded: LoadedSettings, items: ItemSet, progress: Progress | N
 
     Raises:
         InputError: a picture of the set cannot be read.
+        ProductError: the trained head of the settings cannot be used with a product of the set.
         StorageError: the disk refuses.
+        WeightsError: the trained head is missing, damaged or made for something else.
     """
     deps = InspectionDeps(loaded, progress=progress)
     references, examples = references_of(items), read_examples(items.root)
@@ -52,7 +55,10 @@ def open_workshop(loaded: LoadedSettings, items: ItemSet, progress: Progress | N
             [items.root / path for path in paths],
             deps.backbone,
             defects=_folder_of_examples(deps.home.root / "examples" / product, items.root, examples.get(product, {})),
+            max_pixels=deps.settings.max_pixels,
             anchors=deps.anchors,
+            words=ZeroShotConfig(deps.settings.loc_mode),
+            head=deps.head,  # as an inspection of the question will have them
             progress=progress,
         )
     attach(

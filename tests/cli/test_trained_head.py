@@ -47,6 +47,12 @@ def test_references_in_place_of_a_product_go_through_the_head_too(cli: Any, head
     assert through["image_score"] != pytest.approx(plain["image_score"], rel=1e-3)
 
 
+@pytest.mark.parametrize("command", [("train", "tokens"), ("bench", "forgetting")])
+def test_training_on_evidence_refuses_a_head_that_it_would_not_use(cli: Any, head: Path, command: Any) -> None:
+    refused = cli(*command, "--data", cli.folder, "--hold-out", "plate", FLAWSCOPE_TRAINED_HEAD=str(head))
+    refused.refused(2, "trained_head (env FLAWSCOPE_TRAINED_HEAD) does not count here", "Leave trained_head empty")
+
+
 @pytest.mark.parametrize("content", [b"", b"no head", None])
 def test_a_head_that_cannot_be_used_is_said_before_anything_else(cli: Any, content: bytes | None) -> None:
     path = cli.folder / "head.npz"

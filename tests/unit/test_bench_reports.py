@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from conftest import Plant
 from report_plates import write_plates
+from tiny_head import save_head
 
 from flawscope.agent.errors import BackendError, ConfigError
 from flawscope.agent.vision_language import loading
 from flawscope.agent.vision_language.fakes import ScriptedModel, spoken
+from flawscope.benchmarks import reports
 from flawscope.benchmarks.datasets import LabelledPicture, ProductData
 from flawscope.benchmarks.reports import draw, run_reports
 from flawscope.benchmarks.reports_tables import EVIDENCE, MODEL, Share, figures, render, share
@@ -200,6 +203,19 @@ def test_a_run_goes_on_where_it_stood(
         in text
     )
     assert "by the evidence reasoner alone 1. Wrong decisions of the model: 0" in text
+
+
+def test_products_are_learnt_with_the_head_of_the_settings(
+    plant: Plant, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*given: Any, head: Any = None, **options: Any) -> None:
+        raise BackendError(f"learnt with {head and head.sha256}.")
+
+    monkeypatch.setattr(reports, "fit_product", learn)
+    monkeypatch.setitem(loading.MODELS, "openai_api", lambda loaded: ScriptedModel(()))
+    path = save_head(tmp_path / "head.npz")
+    with pytest.raises(BackendError, match=f"learnt with {hashlib.sha256(path.read_bytes()).hexdigest()}"):
+        run_reports(data, plant.loaded(reasoner="openai_api", trained_head=path))
 
 
 def test_what_cannot_be_measured_is_refused(plant: Plant, data: Path, tmp_path: Path) -> None:
