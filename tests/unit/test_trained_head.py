@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +27,19 @@ from flawscope.benchmarks.datasets import LabelledPicture, ProductData
 from flawscope.benchmarks.fewshot import draw_references
 from flawscope.tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid
 from flawscope.tools.ad_expert.appearance import picture_statistics
-from flawscope.tools.ad_expert.expert import ExpertConfig
-from flawscope.tools.ad_expert.head_expert import HeadExpert, HeadScale, refuse_unjudged
+from flawscope.tools.ad_expert.expert import ExpertConfig, prepare
+from flawscope.tools.ad_expert.head_expert import HeadExpert, HeadFit, HeadScale, refuse_unjudged
 from flawscope.tools.ad_expert.head_file import configured_head, load_head
-from flawscope.tools.ad_expert.reference_head import FIRST_SPREADS, FORMAT, HeadInputs, ReferenceHead, picture_width
+from flawscope.tools.ad_expert.reference_head import (
+    FIRST_SPREADS,
+    FORMAT,
+    HeadInputs,
+    HeadMemory,
+    MemoryFit,
+    ReferenceHead,
+    picture_width,
+)
+from flawscope.tools.ad_expert.reference_views import fit_references
 from flawscope.tools.backbones import VisualFeatures
 from flawscope.tools.enrolment import fit_product
 from flawscope.tools.imaging import load_image
@@ -284,6 +295,26 @@ def test_a_whole_look_and_its_parts_agree(plant: Plant, model: ProductModel) -> 
     added = found.image_score - model.expert.local_score(found.patch_scores)
     assert look_of_it.gain > 0
     assert added == pytest.approx(look_of_it.added_score(picture_statistics(features)), abs=1e-5)
+
+
+def test_only_the_memory_in_use_is_held(plant: Plant, head: ReferenceHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product may have hundreds of references, and a memory without one of them is nearly as large as the whole."""
+    made: list[weakref.ref[HeadMemory]] = []
+    without = MemoryFit.without
+
+    def watched(self: MemoryFit, owner: int) -> HeadMemory:
+        memory = without(self, owner)
+        made.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr(MemoryFit, "without", watched)
+    prepared = [prepare(load_image(path).rgb, ExpertConfig()) for path in plant.good[:FEW]]
+    features = [BACKBONE.encode_image(picture[None]) for picture in prepared]
+    fit = HeadFit(head, fit_references(prepared, features, BACKBONE, ExpertConfig()), features)
+    assert len(made) == FEW
+    experts = [fit.without(owner) for owner in (0, 1)]
+    gc.collect()
+    assert sum(memory() is not None for memory in made) == len(experts)
 
 
 def test_looking_again_works_with_a_head(plant: Plant, model: ProductModel) -> None:

@@ -104,21 +104,23 @@ class HeadFit:
 
     def __init__(self, head: ReferenceHead, fit: ReferenceFit, references: Sequence[VisualFeatures]) -> None:
         _refuse_another_look(head, fit.expert.config, references[0])
-        memories = MemoryFit(fit, references)
-        self._without = {owner: memories.without(owner) for owner in range(len(references))}
+        self._memories = MemoryFit(fit, references)
         judged = [
-            head.logits(head.inputs(features, self._without[owner])).ravel()
+            head.logits(head.inputs(features, self._memories.without(owner))).ravel()
             for owner, features in enumerate(references)
         ]
-        good, memory = np.concatenate(judged), memories.memory
+        good, memory = np.concatenate(judged), self._memories.memory
         slope = float(memory.spread[-1]) / max(float(good.std()), LEAST_SPREAD)
         self._head = head
         self._scale = HeadScale(slope, float(memory.centre[-1]) - slope * float(good.mean()))
         self.expert = HeadExpert(head, memory, self._scale)
 
     def without(self, owner: int) -> HeadExpert:
-        """The expert that the other references make, on the same scale."""
-        return HeadExpert(self._head, self._without[owner], self._scale)
+        """The expert that the other references make, on the same scale.
+
+        Made anew each time: a memory holds most tokens of the product, and there are as many as references.
+        """
+        return HeadExpert(self._head, self._memories.without(owner), self._scale)
 
 
 def _refuse_another_look(head: ReferenceHead, config: ExpertConfig, seen: VisualFeatures) -> None:
