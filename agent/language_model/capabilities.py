@@ -206,9 +206,10 @@ def _tools(examination: _Examination, greedy: dict[str, Any]) -> bool:
 def _taken(examination: _Examination, message: ChatMessage, **options: Any) -> ChatReply | None:
     """The answer to what a server may be unable to take; None where it refuses it, of which a 500 is one way.
 
-    llama.cpp answers so to a picture that it cannot take. So a 500 is not asked again; what may pass is.
+    llama.cpp answers so to a picture that it cannot take. So a 500 is asked again once, since what it says holds for
+    the life of the process, and no oftener; what can only pass is asked as often as any question.
     """
-    for retries in (0, None):
+    for retries in (1, None):
         try:
             return examination.ask(message, retries=retries, **options)
         except EndpointError as error:

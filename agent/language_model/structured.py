@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -53,7 +54,7 @@ def ask_for(
     """Ask for an answer that parses into ``schema``.
 
     A server that refuses the form is asked in the next weaker one. An answer that does not parse is sent back once,
-    with what is wrong with it.
+    with what is wrong with it. Each of the two has one time limit, however many forms are tried.
 
     Args:
         client: whom to ask.
@@ -69,7 +70,7 @@ def ask_for(
     """
     asked = described(messages, schema)
     options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_logprobs": top_logprobs}
-    reply, used = _ask(client, asked, schema, form, options)
+    reply, used = _ask(client, asked, schema, form, _ending(client, options))
     try:
         return StructuredReply(parse(reply, schema), reply, used, repaired=False)
     except EndpointError as error:
@@ -79,7 +80,7 @@ def ask_for(
         ChatMessage("assistant", reply.text[:SHOWN_LETTERS]),
         ChatMessage("user", f"That cannot be used: {wrong} Answer again with the corrected JSON object only."),
     ]
-    reply, used = _ask(client, again, schema, used, options)
+    reply, used = _ask(client, again, schema, used, _ending(client, options))
     return StructuredReply(parse(reply, schema), reply, used, repaired=True)
 
 
@@ -157,7 +158,7 @@ def complete_in_form(
         client: whom to ask.
         messages: the question.
         schema: the form.
-        form: the strictest to try; a server that refuses it is asked in the next weaker one.
+        form: the strictest to try; a server that refuses it is asked in the next weaker one, all within one time limit.
         options: of `ChatClient.complete`.
 
     Returns:
@@ -166,6 +167,7 @@ def complete_in_form(
     Raises:
         EndpointError: the server failed.
     """
+    options = _ending(client, options)
     if form == "json_schema":
         try:
             return client.complete(messages, response_format=response_format(schema, form), **options), form
@@ -174,6 +176,11 @@ def complete_in_form(
                 raise
         form = "json_object"
     return _ask(client, described(messages, schema), schema, form, options)
+
+
+def _ending(client: ChatClient, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of questions that share the time of one, counted from now."""
+    return {"deadline": time.monotonic() + client.endpoint.timeout_s, **options}
 
 
 def _ask(

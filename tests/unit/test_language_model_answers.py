@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
 from chat_engine import Engine
-from chat_server import ChatServer, answers, chat_server, refuses
+from chat_server import Act, ChatServer, answers, chat_server, refuses
 from pydantic import BaseModel, ConfigDict, Field
 
 from flawscope.agent.language_model import (
@@ -23,6 +23,7 @@ from flawscope.agent.language_model import (
     capabilities,
     probe,
     reading,
+    structured,
 )
 from flawscope.agent.language_model import client as questions
 from flawscope.agent.language_model.structured import closed, complete_in_form
@@ -52,6 +53,22 @@ def server() -> Iterator[ChatServer]:
 def client(server: ChatServer) -> Iterator[ChatClient]:
     with ChatClient(Endpoint(server.url, "tiny", timeout_s=30.0, retries=2), sleep=lambda seconds: None) as made:
         yield made
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch, each_s: float) -> Callable[[Act], Act]:
+    """Stop the client's clock; makes answers that move it."""
+    now = [1000.0]
+    for module in (capabilities, questions, reading, structured):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slowly(act: Act) -> Act:
+        def acted(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+            now[0] += each_s
+            act(handler, body)
+
+        return acted
+
+    return slowly
 
 
 def test_an_answer_of_the_form_is_checked_and_returned(client: ChatClient, server: ChatServer) -> None:
@@ -131,6 +148,26 @@ def test_half_a_letter_in_an_answer_can_be_sent_back(client: ChatClient, server:
     assert server.asked[1]["body"]["messages"][-2]["content"] == "no ?"
 
 
+@pytest.mark.parametrize("ask", [ask_for, lambda *question: complete_in_form(*question, "json_schema")])
+def test_all_forms_of_a_question_share_one_time_limit(
+    monkeypatch: pytest.MonkeyPatch, client: ChatClient, server: ChatServer, ask: Any
+) -> None:
+    """By a clock that only the server's answers move: of 30 s the first two forms take 24."""
+    slowly = clocked(monkeypatch, 12.0)
+    server.will(slowly(refuses(400)), slowly(refuses(400)), slowly(answers(GOOD)))
+    with pytest.raises(EndpointError, match="within 30 s"):
+        ask(client, HELLO, Part)
+    assert len(server.asked) == 3
+
+
+def test_an_answer_that_is_sent_back_has_the_time_of_a_new_question(
+    monkeypatch: pytest.MonkeyPatch, client: ChatClient, server: ChatServer
+) -> None:
+    slowly = clocked(monkeypatch, 14.0)
+    server.will(slowly(refuses(400)), slowly(answers("no")), slowly(answers(GOOD)))
+    assert ask_for(client, HELLO, Part).repaired
+
+
 # --- capabilities -----------------------------------------------------------------------------------------------------
 
 
@@ -152,15 +189,7 @@ def test_all_questions_of_an_examination_share_one_time_limit(
     monkeypatch: pytest.MonkeyPatch, client: ChatClient, server: ChatServer, each_s: float, asked: int
 ) -> None:
     """By a clock that only the server's answers move: 30 s are there for what takes six questions."""
-    now = [1000.0]
-
-    def slowly(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        now[0] += each_s
-        Engine()(handler, body)
-
-    for module in (capabilities, questions, reading):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    server.will(slowly)
+    server.will(clocked(monkeypatch, each_s)(Engine()))
     if 6 * each_s < 30.0:
         assert probe(client).form == "json_schema"
     else:
@@ -210,7 +239,7 @@ def test_a_refused_key_is_no_missing_capability(client: ChatClient, server: Chat
 
 
 @pytest.mark.parametrize("words", ["What colour is this picture?", "lamp 7"])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_failure_that_passes_is_no_end_of_the_examination(
     client: ChatClient, server: ChatServer, words: str, status: int
 ) -> None:
@@ -225,8 +254,8 @@ def test_a_failure_that_passes_is_no_end_of_the_examination(
     assert (found.pictures, found.tools) == (True, True)
 
 
-def test_what_a_server_cannot_do_is_asked_once(client: ChatClient, server: ChatServer) -> None:
+def test_what_a_server_cannot_do_is_asked_once_more_and_no_oftener(client: ChatClient, server: ChatServer) -> None:
     server.will(Engine(pictures=500))
     assert not probe(client).pictures
     shown = [asked for asked in server.asked if not isinstance(asked["body"]["messages"][0]["content"], str)]
-    assert len(shown) == 1
+    assert len(shown) == 2
