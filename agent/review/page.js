@@ -3,7 +3,7 @@
 const at = (id) => document.getElementById(id);
 const base = location.pathname.replace(/[^/]*$/, "");
 const done = [];
-let items = [], shown = null, filter = "open", view = "picture", busy = false, asked = 0, loading = false;
+let items = [], shown = null, filter = "open", view = "picture", busy = false, asked = 0, loading = false, pictured = "";
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -34,7 +34,8 @@ async function ask(path, told) {
 
 const isOpen = (item) => item.decision === null;
 const words = (name) => name.replaceAll("_", " ");
-const still = () => busy || loading;  // nothing is decided while another picture than the one on the screen was asked for
+const waits = () => loading || Boolean(shown && pictured !== shown.id);
+const still = () => busy || waits();  // nothing is decided on another part's picture
 const toConfirm = () => Boolean(shown && shown.decision && !shown.confirmed_by);
 const inFilter = (item) => filter === "all" || (filter === "open") === isOpen(item);
 
@@ -71,6 +72,7 @@ async function load() {
 
 function setButtons() {
   const open = shown !== null && shown.decision === null;
+  at("frame").setAttribute("aria-busy", String(waits()));
   at("ok").disabled = !open || still() || Boolean(shown.unread);
   at("ng").disabled = !open || still();
   at("noting").hidden = !open;
@@ -120,6 +122,7 @@ function drawItem() {
   at("size").textContent = "";
   if (!shown) {
     at("picture").removeAttribute("src");
+    pictured = "";
     return;
   }
   const percent = (share) => share === null || share === undefined ? null : `${(100 * share).toFixed(0)} %`;
@@ -145,6 +148,7 @@ function drawPicture() {
   picture.alt = `${shown.name}: ${shown.regions.length} marked ${shown.regions.length === 1 ? "area" : "areas"}`;
   const kind = shown.map ? view : "picture";
   at("view").setAttribute("aria-pressed", String(kind === "overlay"));
+  picture.dataset.id = shown.id;
   picture.src = `${base}${kind}/${encodeURIComponent(shown.id)}`;
   const boxes = at("boxes");
   boxes.replaceChildren();
@@ -313,7 +317,14 @@ document.querySelector(".filters").addEventListener("click", (event) => {
   for (const other of document.querySelectorAll(".filters button")) toggle(other, other === button);
   drawList();
 });
+
+function arrived() {
+  pictured = at("picture").dataset.id;
+  setButtons();
+}
+
 at("picture").addEventListener("load", () => {
+  arrived();
   at("frame").hidden = false;
   at("missing").hidden = true;
   fit();
@@ -326,6 +337,7 @@ at("picture").addEventListener("error", async () => {
     drawPicture();
     return;
   }
+  arrived();
   at("frame").hidden = true;
   at("missing").hidden = false;
   at("missing").textContent = "The picture cannot be shown.";
