@@ -54,7 +54,7 @@ def audit_export(
     wanted = [path for path in (csv, parquet, coco, junit) if path is not None]
     if not wanted:
         raise ConfigError("nothing to write.", hint="Give --csv, --parquet, --coco or --junit with a file.")
-    _check_targets(audit, wanted)
+    check_targets(audit, wanted)
     from ..audits.coco import export_coco
     from ..audits.exports import export_csv, export_parquet
     from ..audits.junit import export_junit
@@ -138,8 +138,12 @@ def register(app: typer.Typer) -> None:
         app.command(name)(command)
 
 
-def _check_targets(audit: Path, wanted: list[Path]) -> None:
-    """Nothing that an audit lives from is written over, and no table over another one."""
+def check_targets(audit: Path, wanted: list[Path]) -> None:
+    """Nothing that an audit lives from is written over, and no file of one command over another.
+
+    Raises:
+        ConfigError: it would be.
+    """
     from ..audits.folder import HEADER_NAME, LOCK_NAME, SUPERSEDED_NAME
     from ..audits.record_file import records_path
 

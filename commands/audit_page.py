@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .audit_outputs import AuditArgument, enrolments_of
+from .audit_outputs import AuditArgument, check_targets, enrolments_of
 from .shared import HomeOption, make_console, print_plain, settings
 
 PAGE_NAME = "page.html"
@@ -26,6 +26,7 @@ def audit_page(
     from ..audits.record_file import read_records, records_path
 
     path = out or records_path(audit).parent / PAGE_NAME
+    check_targets(audit, [path])
     drift = find_drift(read_records(audit), enrolments_of(settings(home=home).home.products, audit))
     with ProgressBar(make_console(stderr=True)) as progress:
         facts = build_page(audit, path, drift=drift, max_bytes=max_mb * 1_000_000, progress=progress)

@@ -63,9 +63,11 @@ def test_an_export_needs_a_file_and_an_audit(cli) -> None:
     assert not (cli.folder / "a.csv").exists()
 
 
-def test_an_export_writes_over_nothing_that_an_audit_lives_from(cli) -> None:
+def test_nothing_that_an_audit_lives_from_is_written_over(cli) -> None:
     written(cli.folder / "shift", SHIFT)
     before = (cli.folder / "shift" / "records.jsonl").read_bytes()
+    for name in ("records.jsonl", "audit.json"):
+        cli("audit", "page", "shift", "-o", f"shift/{name}").refused(2, "belongs to the audit")
     for audit in ("shift", "shift/records.jsonl"):
         cli("audit", "export", audit, "--csv", "shift/../shift/records.jsonl").refused(2, "belongs to the audit")
     cli("audit", "export", "shift", "--junit", "shift/audit.json").refused(2, "belongs to the audit")
