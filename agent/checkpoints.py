@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigError, MissingExtraError, StorageError
-from .home import storage_errors
+from .home import alone, lock_beside, storage_errors
 
 _SETUP_LOCK = 0x666C6177
 """Key of the advisory lock under which PostgreSQL's tables are made: two first users at once would collide."""
@@ -56,7 +56,8 @@ def _sqlite(path: Path) -> Iterator[Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with SqliteSaver.from_conn_string(str(path)) as saver:
-            saver.setup()
+            with alone(lock_beside(path)):
+                saver.setup()
             yield saver
     except sqlite3.Error as error:
         raise StorageError(f"the checkpoints in {path} cannot be used: {error}.", hint="Check the disk.") from error

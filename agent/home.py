@@ -208,6 +208,37 @@ def _is_abandoned(folder: Path) -> bool:
     return owned is not None
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process or thread is in such a block; a killed one leaves it.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: the journal alone tells two writers apart there
+        yield
+        return
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock_beside(path: Path) -> Path:
+    """The file to be `alone` with while a SQLite database is made.
+
+    Of several first users that change a new one to write-ahead logging at once, all but one are refused, however long
+    they are told to wait.
+    """
+    return path.with_name(f".{path.name}.lock")
+
+
 def is_file_or_was(path: Path) -> bool:
     """Whether this is a file, or a link whose file is gone: nothing that somebody put there is passed over silently."""
     return path.is_file() or (path.is_symlink() and not path.exists())

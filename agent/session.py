@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import ArtifactStore
 from .errors import ConfigError, InputError, StorageError
-from .home import is_file_or_was, storage_errors, write_atomically, write_text_atomically
+from .home import (
+    alone,
+    is_file_or_was,
+    lock_beside,
+    storage_errors,
+    write_atomically,
+    write_text_atomically,
+)
 from .inspector import InspectionDeps, Inspector, Progress
 from .reasoner.evidence import words
 from .schemas import InspectionReport
@@ -185,6 +192,8 @@ def threads(loaded: LoadedSettings) -> Iterator[Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with SqliteSaver.from_conn_string(str(path)) as saver:
+            with alone(lock_beside(path)):
+                saver.setup()
             yield saver
     except sqlite3.Error as error:
         raise StorageError(

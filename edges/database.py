@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..agent.errors import StorageError
-from ..agent.home import storage_errors
+from ..agent.home import alone, lock_beside, storage_errors
 
 
 def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
@@ -19,7 +19,8 @@ def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
         durable: whether each commit waits for the disk; without it a power cut may take the last ones.
     """
     connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
+    with alone(lock_beside(path)):
+        connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
     return connection
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import ConfigError, ProductError, ReviewConflictError
-from ..home import Home
+from ..home import Home, alone
 from .changes import Change, Kept, Part, ProductChange, ProductHistory, history_of, manifest_of
 from .decisions import Decision, person
 from .items import ReviewItem
 from .journal import Journal
 from .originals import Originals
 from .standing import PRODUCT, standing_of
-from .threads import alone
 
 LOCK = ".products.lock"
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ...audits.record_file import read_records, records_path
 from ..errors import ConfigError, FlawscopeError, InputError, ReviewConflictError
+from ..home import alone
 from ..schemas import Verdict
 from .decisions import Decision, person
 from .items import Question, ReviewItem, record_items
 from .journal import Journal, Kind
 from .standing import Standing, standing_of, standings
-from .threads import GraphThreads, alone
+from .threads import GraphThreads
 
 LOCK = ".threads.lock"
 SHORTEST_ID = 4

@@ -6,14 +6,10 @@ from it. Nothing here remembers anything: each call looks at the thread and does
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..home import storage_errors
 from .items import Question, ReviewItem, thread_item
 
 
@@ -144,25 +140,3 @@ class GraphThreads:
 
 def _config(thread_id: str) -> dict[str, Any]:
     return {"configurable": {"thread_id": thread_id}}
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process or thread is in such a block; a killed one leaves it.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows: the journal alone tells two writers apart there
-        yield
-        return
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, Engine, Float, MetaData, String, Table, create_engine
+from sqlalchemy import JSON, Column, Engine, Float, MetaData, String, Table, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.schema import CreateTable
@@ -30,6 +30,8 @@ PARTS = Table(
     Column("report", JSON, nullable=False),
 )
 INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+SETUP_LOCK = 1835365236
+"""Any number that no other program uses in this database."""
 ADDRESSES = "sqlite:///mes.db, or postgresql+psycopg://USER@HOST/DATABASE with flawscope[postgres]."
 
 
@@ -48,6 +50,8 @@ def open_database(url: str) -> Engine:
     if engine.dialect.name not in INSERT:
         raise ConfigError(f"parts cannot be kept in {engine.dialect.name}.", hint=ADDRESSES)
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # it looks and makes in two steps: first workers would collide
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SETUP_LOCK})
         connection.execute(CreateTable(PARTS, if_not_exists=True))
     return engine
 

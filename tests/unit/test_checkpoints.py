@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -11,6 +12,10 @@ from langgraph.graph import END, START, StateGraph
 
 from flawscope.agent.checkpoints import open_checkpointer
 from flawscope.agent.errors import ConfigError, MissingExtraError, StorageError
+from flawscope.agent.home import alone, lock_beside
+from flawscope.agent.session import threads
+from flawscope.agent.settings import load_settings
+from flawscope.edges.database import open_database
 
 
 class Count(TypedDict, total=False):
@@ -73,3 +78,39 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         open_checkpointer("postgresql://127.0.0.1/plant"),
     ):
         pass
+
+
+def checkpointer_of(folder: Path) -> None:
+    with open_checkpointer(f"sqlite:///{folder}/first.sqlite"):
+        pass
+
+
+def conversations_of(folder: Path) -> None:
+    with threads(load_settings({"home": str(folder)})):
+        pass
+
+
+def outbox_of(folder: Path) -> None:
+    open_database(folder / "first.sqlite", durable=True).close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "name"),
+    [
+        (checkpointer_of, "first.sqlite"),
+        (outbox_of, "first.sqlite"),
+        (conversations_of, "threads/threads.sqlite"),
+    ],
+)
+def test_first_users_of_a_new_database_make_it_one_after_another(begin: Any, name: str, tmp_path: Path) -> None:
+    """SQLite refuses all but one of several that change a new file to write-ahead logging at the same time."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    user = threading.Thread(target=begin, args=(tmp_path,))
+    with alone(lock_beside(path)):
+        user.start()
+        user.join(0.3)
+        assert user.is_alive()
+        assert not path.exists() or path.stat().st_size == 0
+    user.join()
+    assert path.stat().st_size > 0
