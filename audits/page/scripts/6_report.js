@@ -147,6 +147,7 @@ byId("part").addEventListener("close", () => {
   asked++;
   state.open = null;
   Object.assign(view, { row: null, detail: null });
+  byId("report").replaceChildren(); // the next part's facts take a moment; until then none stand there
   write_address();
   if (state.view === "pictures") { scroller.focus(); paint(); }
 });

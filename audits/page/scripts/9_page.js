@@ -22,7 +22,10 @@ function show_view(to_top = false) {
   byId("order").hidden = state.view !== "pictures";
   for (const id of ["filters", "chips", "count"]) byId(id).hidden = state.view === "about"; // nothing of it is filtered
   if (state.view === "pictures") repaint(to_top);
-  if (state.view === "figures") byId("figures").replaceChildren(...make_figures());
+  if (state.view === "figures") {
+    byId("figures").replaceChildren(...make_figures());
+    drawn_px = byId("figures").clientWidth; // as wide as that; the observer draws again only where that changes
+  }
 }
 function go(name) { state.view = name; show_view(); write_address(true); }
 function show_theme() {
