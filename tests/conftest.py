@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can say `from fakes import ...` under importlib mode
@@ -28,6 +29,10 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["full"]
 """The plain install has no torch, and must not need it; the full one runs these by name."""
 if not importlib.util.find_spec("mcp"):  # of the extra `services`, as are the other clients that these tests need
     collect_ignore.append("services")
+
+# How long an example takes is a matter of the machine: a stall of a fifth of a second would fail a test by default.
+hypothesis_settings.register_profile("flawscope", deadline=None)
+hypothesis_settings.load_profile("flawscope")
 
 FEW_DOCUMENTS = frozenset(
     {"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"}

@@ -110,9 +110,10 @@ def test_retry_after_holds_back_the_whole_destination(
     answer = server.answer
 
     def noting(request: Any) -> None:
+        if arrivals:
+            server.share = 0.0  # only the first one fails
         arrivals.append(time.monotonic())
         answer(request)
-        server.share = 0.0  # only the first one fails
 
     server.answer = noting  # type: ignore[method-assign]
     line = _Line(tmp_path, server.address)

@@ -34,6 +34,8 @@ from flawscope.agent.vision_language.latent.normals import NORMALS_FILE, save_no
 from flawscope.agent.vision_language.latent.outcome import LatentOutcome, Thought
 from flawscope.agent.vision_language.loading import weights_identity
 
+pytestmark = pytest.mark.timeout(900)  # whole commands that import torch, each with a limit of its own
+
 CHEAP_CLI = Path(__file__).parents[1] / "cli" / "cheap_cli.py"
 
 

@@ -26,6 +26,8 @@ from flawscope.agent.vision_language.tool_text import ToolCall, ToolDescription
 from tests.calling_vlm import FOR_EVER, build_calling_checkpoint
 from tests.full.real_server import transformers_serve
 
+pytestmark = pytest.mark.timeout(900)  # a server that imports torch from a cold disk
+
 MEASURE = ToolDescription("measure", "Widths.", {"properties": {"region": {"type": "string"}}})
 
 

@@ -15,6 +15,8 @@ from flawscope.agent.vision_language.served import ServedModel
 from tests.full.real_server import transformers_serve
 from tests.tiny_vlm import build_tiny_checkpoint
 
+pytestmark = pytest.mark.timeout(900)  # a server that imports torch from a cold disk
+
 LETTERS_ONLY = 18
 """Random weights whose answer is whole letters: each way of decoding shows pieces of letters differently."""
 

@@ -22,6 +22,8 @@ from flawscope.tools.ad_expert.prompt_ensemble import ensemble_anchors
 from flawscope.tools.ad_expert.zero_shot import SMOOTHING_SHARE, ZeroShotExpert, patch_scores_of
 from flawscope.tools.backbones.clip import ClipBackbone, load_clip
 
+pytestmark = pytest.mark.timeout(900)  # whole commands that import torch, each with a limit of its own
+
 CANVAS_PX = 96
 START = f"""
 import sys
