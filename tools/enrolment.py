@@ -81,9 +81,12 @@ def fit_product(
     pictures, names, left_out, value_range = load_references(references, max_pixels, tell)
     large = all("huge" in picture.meta.flags for picture in pictures)
     if head is not None:
-        from .ad_expert.head_expert import refuse_unjudged
+        from .ad_expert.head_expert import refuse_another_look, refuse_unjudged
+        from .ad_expert.reference_head import require_references
 
+        require_references(len(pictures))
         refuse_unjudged(config, rotate=rotate, large=large)
+        refuse_another_look(head, config)
     seen = _look(pictures, backbone, config, tell)
     fit = _fit_whole(seen, backbone, rotate, config, head, tell)
     if config.partial:  # looks that know no places of the whole picture would judge what is ignored

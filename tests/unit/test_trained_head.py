@@ -398,10 +398,33 @@ def test_a_head_needs_two_references_and_the_pictures_it_was_made_for(
         fit_product("plate", [str(plant.good[0])], BACKBONE, head=head)
     two = [str(path) for path in plant.good[:2]]
     assert fit_product("plate", two, BACKBONE, head=head).calibration.scores.shape[0] == 2
-    for changed in ({"expert": {"short_side_px": 96}}, {"expert": {"unknown": 1}}, {"layer_dims": [6, 11]}):
+    for changed in ({"expert": {"short_side_px": 96}}, {"expert": {"unknown": 1}}):
         other = load_head(save_head(tmp_path / "head.npz", **changed))
         with pytest.raises(WeightsError, match="prepared in another way"):
             fit_product("plate", two, BACKBONE, head=other)
+    other = load_head(save_head(tmp_path / "head.npz", layer_dims=[6, 11]))
+    with pytest.raises(WeightsError, match="made for other features"):
+        fit_product("plate", two, BACKBONE, head=other)
+
+
+class Unseeing(PatchStatistics):
+    """Nothing must be looked at."""
+
+    def encode_image(self, batch: NDArray[np.uint8]) -> VisualFeatures:
+        raise AssertionError("looked")
+
+
+def test_a_head_that_cannot_fit_is_refused_before_anything_is_looked_at(
+    plant: Plant, head: ReferenceHead, tmp_path: Path
+) -> None:
+    good = [str(path) for path in plant.good[:3]]
+    with pytest.raises(ProductError, match="needs 2 good references"):
+        fit_product("plate", good[:1], Unseeing(), head=head)
+    with pytest.raises(ProductError, match="quarter turns"):
+        fit_product("plate", good, Unseeing(), rotate=True, head=head)
+    other = load_head(save_head(tmp_path / "other.npz", expert={"short_side_px": 96}))
+    with pytest.raises(WeightsError, match="prepared in another way"):
+        fit_product("plate", good, Unseeing(), head=other)
 
 
 @pytest.mark.parametrize("line", [(0.0, 1.0), (-1.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan)])

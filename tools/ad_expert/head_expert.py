@@ -99,11 +99,12 @@ class HeadFit:
 
     Raises:
         ProductError: there are too few references.
-        WeightsError: the head was trained for another backbone or another way of looking.
+        WeightsError: the head was trained for another backbone.
     """
 
     def __init__(self, head: ReferenceHead, fit: ReferenceFit, references: Sequence[VisualFeatures]) -> None:
-        _refuse_another_look(head, fit.expert.config, references[0])
+        if [tokens.shape[1] for tokens in layer_tokens(references[0])] != head.config["layer_dims"]:
+            raise WeightsError("the trained head was made for other features.", hint=REMEDY)
         self._memories = MemoryFit(fit, references)
         judged = [
             head.logits(head.inputs(features, self._memories.without(owner))).ravel()
@@ -123,13 +124,21 @@ class HeadFit:
         return HeadExpert(self._head, self._memories.without(owner), self._scale)
 
 
-def _refuse_another_look(head: ReferenceHead, config: ExpertConfig, seen: VisualFeatures) -> None:
+def refuse_another_look(head: ReferenceHead, config: ExpertConfig) -> None:
+    """Refuse a head that was trained on pictures prepared in another way, before any is looked at.
+
+    Args:
+        head: trained.
+        config: of the product.
+
+    Raises:
+        WeightsError: it is such a head.
+    """
     try:
         same = _plain(ExpertConfig(**head.config["expert"])) == _plain(config)
     except (KeyError, TypeError):
         same = False
-    widths = [tokens.shape[1] for tokens in layer_tokens(seen)]
-    if not same or widths != head.config["layer_dims"]:
+    if not same:
         raise WeightsError("the trained head was made for pictures prepared in another way.", hint=REMEDY)
 
 

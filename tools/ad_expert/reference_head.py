@@ -79,6 +79,16 @@ class HeadInputs:
     grid: tuple[int, int]
 
 
+def require_references(count: int) -> None:
+    """Refuse too few.
+
+    Raises:
+        ProductError: there are fewer than MIN_REFERENCES.
+    """
+    if count < MIN_REFERENCES:
+        raise ProductError(f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures.")
+
+
 def layer_tokens(features: VisualFeatures) -> tuple[Floats, ...]:
     """``expert_tokens`` of every layer of the first picture, float32 (N, D_l) each."""
     return tuple(expert_tokens(replace(features, patch_tokens=(layer,))) for layer in features.patch_tokens)
@@ -96,10 +106,7 @@ class MemoryFit:
     """
 
     def __init__(self, fit: ReferenceFit, references: Sequence[VisualFeatures]) -> None:
-        if len(references) < MIN_REFERENCES:
-            raise ProductError(
-                f"the trained head needs {MIN_REFERENCES} good references.", hint="Give more good pictures."
-            )
+        require_references(len(references))
         self._fit = fit
         tokens = [layer_tokens(features) for features in references]
         owners = np.repeat(np.arange(len(tokens)), [len(layers[-1]) for layers in tokens])
