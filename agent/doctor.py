@@ -54,6 +54,7 @@ def examine(loaded: LoadedSettings) -> Iterator[Finding]:
             yield Finding(what, "ok", check(loaded))
         except FlawscopeError as error:
             yield Finding(what, "broken", str(error), error.exit_code)
+    yield _trained_prompts(loaded)
     yield _calibrator(loaded)
     yield _language_model(loaded)
     for package, use in OPTIONAL.items():
@@ -90,6 +91,27 @@ def _calibrator(loaded: LoadedSettings) -> Finding:
     except FlawscopeError as error:
         return Finding(what, "broken", str(error), error.exit_code)
     return Finding(what, "ok", f"{calibrator.answers} answers of {calibrator.model}, sha256 {calibrator.sha256[:12]}…")
+
+
+def _trained_prompts(loaded: LoadedSettings) -> Finding:
+    """The words of one's own that pictures are compared with, and whether the backbone can be asked about them."""
+    what = "trained prompts"
+    if loaded.settings.trained_prompts is None:
+        return Finding(what, "optional", "none set (FLAWSCOPE_TRAINED_PROMPTS); train expert makes them for CLIP")
+    from ..tools.ad_expert.anchor_source import check_words, configured_anchors, configured_picture_prompts
+    from ..tools.backbones import load_backbone
+
+    try:
+        backbone = load_backbone(loaded.settings.backbone, loaded)
+        check_words(backbone, loaded)
+        prompted = configured_picture_prompts(backbone, loaded)
+        if prompted is not None:
+            return Finding(what, "ok", f"{prompted.kind}, of each picture anew, sha256 {prompted.sha256[:12]}…")
+        anchors = configured_anchors(backbone, loaded)
+    except FlawscopeError as error:
+        return Finding(what, "broken", str(error), error.exit_code)
+    assert anchors is not None  # noqa: S101  # check_words: the backbone has a text tower
+    return Finding(what, "ok", f"the same for every picture, sha256 {anchors.prompts_sha256[:12]}…")
 
 
 def _home(loaded: LoadedSettings) -> str:
@@ -143,7 +165,7 @@ def _products(loaded: LoadedSettings) -> str:
     from ..tools.product_files import list_products, load_product
 
     names = list_products(loaded.home.products)
-    if names:
+    if names or loaded.settings.trained_head is not None:  # which the first product would be enrolled with
         backbone = load_backbone(loaded.settings.backbone, loaded)
         head = configured_head(backbone, loaded)
         for name in names:

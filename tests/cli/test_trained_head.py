@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,22 @@ def test_references_in_place_of_a_product_go_through_the_head_too(cli: Any, head
 def test_training_on_evidence_refuses_a_head_that_it_would_not_use(cli: Any, head: Path, command: Any) -> None:
     refused = cli(*command, "--data", cli.folder, "--hold-out", "plate", FLAWSCOPE_TRAINED_HEAD=str(head))
     refused.refused(2, "trained_head (env FLAWSCOPE_TRAINED_HEAD) does not count here", "Leave trained_head empty")
+
+
+def test_the_doctor_reads_the_head_before_there_is_a_product(cli: Any, head: Path) -> None:
+    shutil.rmtree(cli.home / "products")
+    missing = cli("doctor", FLAWSCOPE_TRAINED_HEAD=str(cli.folder / "none.npz"))
+    assert missing.code == 9
+    assert "there is no trained head at" in " ".join(missing.out.split())
+    whole = cli("doctor", FLAWSCOPE_TRAINED_HEAD=str(head))
+    assert (whole.code, "broken" in whole.out) == (0, False)
+
+
+def test_the_doctor_reads_trained_prompts(cli: Any) -> None:
+    assert "none set (FLAWSCOPE_TRAINED_PROMPTS)" in " ".join(cli("doctor").out.split())
+    found = cli("doctor", FLAWSCOPE_TRAINED_PROMPTS=str(cli.folder / "prompts.safetensors"))
+    assert found.code == 2
+    assert "the setting trained_prompts (env FLAWSCOPE_TRAINED_PROMPTS) is for CLIP" in " ".join(found.out.split())
 
 
 @pytest.mark.parametrize("content", [b"", b"no head", None])

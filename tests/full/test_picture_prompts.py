@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from scripted_scorer import build
 from typer.testing import CliRunner
 
+from flawscope.agent.doctor import _trained_prompts
 from flawscope.agent.errors import WeightsError
 from flawscope.agent.inspector import Inspector
 from flawscope.agent.settings import LoadedSettings
@@ -138,6 +139,12 @@ def test_a_second_look_by_types_is_clips_own(prompts: Path, clip: ClipBackbone, 
     assert words["first_prompts_sha256"] == sha256_of(prompts)
     expected, _ = ZeroShotExpert(clip, type_anchors(clip, ["hole"])).score(rgb)
     assert report.image_score == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_doctor_reads_them(prompts: Path, shared: Any) -> None:
+    found = _trained_prompts(shared(trained_prompts=prompts))
+    told = f"{kind_of(prompts)}, of each picture anew, sha256 {sha256_of(prompts)[:12]}…"
+    assert (found.state, found.detail) == ("ok", told)
 
 
 def test_they_cannot_be_kept_with_a_product(enrol_on_clip: Any, prompts: Path) -> None:

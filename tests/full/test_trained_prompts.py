@@ -18,6 +18,7 @@ from safetensors.torch import save_file as save_tensors
 from scripted_scorer import build
 from typer.testing import CliRunner
 
+from flawscope.agent.doctor import _trained_prompts
 from flawscope.agent.errors import ConfigError, WeightsError
 from flawscope.agent.inspector import Inspector
 from flawscope.agent.settings import LoadedSettings
@@ -167,6 +168,17 @@ def test_a_file_that_will_not_do_is_told_in_one_line(
         configured_anchors(clip, shared(trained_prompts=path))
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_doctor_reads_them(shared: Any, prompts: Path, tmp_path: Path) -> None:
+    whole = _trained_prompts(shared(trained_prompts=prompts))
+    assert (whole.state, whole.detail) == ("ok", f"the same for every picture, sha256 {sha256_of(prompts)[:12]}…")
+    torn = tmp_path / PROMPTS_FILE
+    torn.write_bytes(prompts.read_bytes()[:-100])
+    for path in (torn, tmp_path / "none"):
+        found = _trained_prompts(shared(trained_prompts=path))
+        assert (found.state, found.exit_code) == ("broken", WeightsError.exit_code)
+        assert str(path) in found.detail
 
 
 def test_a_refusal_comes_before_the_first_picture(shared: Any, tmp_path: Path) -> None:
