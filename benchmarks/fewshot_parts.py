@@ -119,14 +119,14 @@ def run_fewshot_parts(
     Args:
         data: folder of products in the MVTec layout.
         shots: references.
-        draws: random choices of them.
+        draws: random choices of them; one for a product that gives all its references.
         products: only these.
         progress: told a line now and then.
         backbone: with stages; the embedded one by default.
         wanted: the shipped expert and what it is compared with; all variants by default.
 
     Returns:
-        Plain data: ``shots``, ``draws`` and ``products``: name -> variant -> metric -> values over draws.
+        Plain data: ``shots`` and ``products``: name -> variant -> metric -> values over draws.
 
     Raises:
         ConfigError: shots or draws below one, or no product has enough good test pictures.
@@ -146,7 +146,7 @@ def run_fewshot_parts(
         backbone = embedded
     with single_blas_thread():  # as in an inspection
         rows = {p.name: run_product(p, backbone, shots, draws, wanted or variants(), progress) for p in judged}
-    return {"shots": shots, "draws": draws, "products": rows}
+    return {"shots": shots, "products": rows}
 
 
 def render(result: dict[str, Any]) -> Table:
@@ -156,7 +156,7 @@ def render(result: dict[str, Any]) -> Table:
 
     products = result["products"]
     masked = [name for name, rows in products.items() if next(iter(rows.values()))["aupro"]]
-    title = f"{result['shots']} references, {result['draws']} draws: image AUROC in %, behind it AUPRO"
+    title = f"{result['shots']} references, {_draws(products)}: image AUROC in %, behind it AUPRO"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("one part changed")
     for heading in (*products, "macro", *(f"{name} AUPRO" for name in masked)):
@@ -170,3 +170,12 @@ def render(result: dict[str, Any]) -> Table:
         pixels = [f"{100 * float(np.mean(products[product][name]['aupro'])):.1f}" for product in masked]
         table.add_row(name, *(f"{100 * mean:.1f}" for mean in means), told, *pixels)
     return table
+
+
+def _draws(products: dict[str, Any]) -> str:
+    """How often references were drawn, by the values that there are, and for which products less often."""
+    made = {product: len(next(iter(rows.values()))["image_auroc"]) for product, rows in products.items()}
+    most = max(made.values())
+    told = f"{most} draw{'s' if most > 1 else ''}"
+    fewer = [f"{count} of {product}" for product, count in made.items() if count < most]
+    return f"{told} ({', '.join(fewer)})" if fewer else told

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +43,28 @@ def test_the_shipped_row_is_that_of_bench_fewshot(data: Path) -> None:
     assert rows[SHIPPED]["aupro"] == product["shots"][2]["default"]["aupro"]
     assert set(rows) == {v.name for v in wanted} | {TILED, AVERAGED}
     assert all(0.0 <= value <= 1.0 for row in rows.values() for value in (*row["image_auroc"], *row["aupro"]))
-    console = Console(width=140)
-    with console.capture() as captured:
-        console.print(render(found))
-    lines = captured.get().splitlines()
+    lines = told(found).splitlines()
     assert any("plate AUPRO" in line for line in lines)
     assert sum("(+" in line or "(-" in line for line in lines) == len(rows) - 1
+
+
+def told(result: dict[str, Any], width: int = 200) -> str:
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(render(result))
+    return captured.get()
+
+
+def test_all_references_at_once_are_drawn_once(data: Path) -> None:
+    found = run_fewshot_parts(data, 5, 3, backbone=ColourBackbone(), wanted=small(variants()[:1]))
+    assert len(found["products"]["plate"][SHIPPED]["image_auroc"]) == 1
+    assert "5 references, 1 draw: image AUROC" in told(found)
+
+
+def test_products_that_were_drawn_less_often_are_named() -> None:
+    rows = {name: {SHIPPED: {"image_auroc": values, "aupro": []}} for name, values in (("a", [0.5, 0.7]), ("b", [0.9]))}
+    text = " ".join(told({"shots": 4, "products": rows}).split())
+    assert "4 references, 2 draws (1 of b): image AUROC" in text
 
 
 def test_every_variant_changes_what_it_says() -> None:
