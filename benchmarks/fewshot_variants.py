@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..tools.ad_expert import expert as expert_module
 from ..tools.ad_expert import reference_views
-from ..tools.ad_expert.anomaly_map import grid_to_pixels, smooth_grid
-from ..tools.ad_expert.expert import ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
+from ..tools.ad_expert.expert import ExpertConfig
 from ..tools.backbones import VisualFeatures
-from ..tools.tiling import Tile, merge_tiles, plan_tiles
+from ..tools.tiled import fit_tiles, localise_tiles
+from ..tools.tiling import Tile, plan_tiles
 from .fewshot import StageBackbone
 
 SHIPPED = "as it ships"
@@ -125,6 +125,12 @@ def _unit(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(tokens / np.maximum(np.linalg.norm(tokens, axis=2, keepdims=True), 1e-6), np.float32)
 
 
+def share_tiles(height: int, width: int) -> list[Tile]:
+    """Tiles that are a share of the picture, however large it is."""
+    side = round(TILE_SHARE * min(height, width))
+    return plan_tiles(height, width, side, max(1, round(STRIDE_SHARE * side)))
+
+
 class Tiles:
     """The expert on overlapping tiles of a picture, each enlarged to the frame of a whole one.
 
@@ -134,30 +140,11 @@ class Tiles:
     """
 
     def __init__(self, pictures: Sequence[NDArray[np.uint8]], backbone: Any) -> None:
-        self._backbone, self._config = backbone, ExpertConfig()
-        views = [(owner, tokens) for owner, rgb in enumerate(pictures) for tokens, _, _ in self.look(rgb)]
-        fit = ReferenceFit([tokens for _, tokens in views], [owner for owner, _ in views], self._config)
-        self._expert: FittedExpert = fit.expert
-
-    def look(self, rgb: NDArray[np.uint8]) -> list[tuple[NDArray[np.float32], tuple[int, int], Tile]]:
-        """Tokens and grid of each tile."""
-        height, width = rgb.shape[:2]
-        side = round(TILE_SHARE * min(height, width))
-        found = []
-        for tile in plan_tiles(height, width, side, max(1, round(STRIDE_SHARE * side))):
-            window = np.ascontiguousarray(rgb[tile.y0 : tile.y1, tile.x0 : tile.x1])
-            features = self._backbone.encode_image(prepare(window, self._config)[None])
-            found.append((expert_tokens(features), features.grid, tile))
-        return found
+        self._backbone = backbone
+        fit, _ = fit_tiles(pictures, backbone, ExpertConfig(), lambda what, done, total: None, share_tiles)
+        self._expert = fit.expert
 
     def judge(self, rgb: NDArray[np.uint8]) -> Scored:
         """The strongest tile's score, and the tiles' maps as one."""
-        height, width = rgb.shape[:2]
-        seen = self.look(rgb)
-        grids = [self._expert.distances(tokens, grid).reshape(grid) for tokens, grid, _ in seen]
-        tiles = [tile for _, _, tile in seen]
-        maps = [
-            grid_to_pixels(smooth_grid(grid), tile.y1 - tile.y0, tile.x1 - tile.x0)
-            for grid, tile in zip(grids, tiles, strict=True)
-        ]
-        return max(self._expert.local_score(grid) for grid in grids), merge_tiles(maps, tiles, height, width)
+        anomaly_map, score = localise_tiles(self._expert, self._backbone, rgb, share_tiles)
+        return score, anomaly_map

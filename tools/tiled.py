@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from .ad_expert.anomaly_map import grid_to_pixels, smooth_grid
 from .ad_expert.expert import STRIDE_PX, ExpertConfig, FittedExpert, ReferenceFit, expert_tokens, prepare
 from .backbones import Backbone
-from .tiling import TILE_PX, merge_tiles, plan_tiles
+from .tiling import TILE_PX, Tile, merge_tiles, plan_tiles
 
 Progress = Callable[[str, int, int], None]
 TileTokens = tuple[NDArray[np.float32], tuple[int, int]]
 """Tokens (N, D) of a tile and their grid (h, w)."""
+Plan = Callable[[int, int], Sequence[Tile]]
+"""Tiles of a picture by its height and width."""
 
 
-def tile_tokens(rgb: NDArray[np.uint8], backbone: Backbone, config: ExpertConfig) -> list[TileTokens]:
-    """Tokens of every tile of a picture, uint8 (H, W, 3), in the order of ``plan_tiles``."""
+def tile_tokens(
+    rgb: NDArray[np.uint8], backbone: Backbone, config: ExpertConfig, plan: Plan = plan_tiles
+) -> list[TileTokens]:
+    """Tokens of every tile of a picture, uint8 (H, W, 3), in the order of the plan."""
     found = []
-    for tile in plan_tiles(rgb.shape[0], rgb.shape[1]):
+    for tile in plan(rgb.shape[0], rgb.shape[1]):
         crop = rgb[tile.y0 : tile.y1, tile.x0 : tile.x1]
         features = backbone.encode_image(prepare(crop, config)[None])
         found.append((expert_tokens(features), features.grid))
@@ -32,13 +36,17 @@ def tile_tokens(rgb: NDArray[np.uint8], backbone: Backbone, config: ExpertConfig
 
 
 def fit_tiles(
-    pictures: Sequence[NDArray[np.uint8]], backbone: Backbone, config: ExpertConfig, tell: Progress
+    pictures: Sequence[NDArray[np.uint8]],
+    backbone: Backbone,
+    config: ExpertConfig,
+    tell: Progress,
+    plan: Plan = plan_tiles,
 ) -> tuple[ReferenceFit, list[list[TileTokens]]]:
     """Memory bank of the tiles of all references, and each reference's own tiles."""
     tiles = []
     for done, rgb in enumerate(pictures):
         tell("looking at the references tile by tile", done, len(pictures))
-        tiles.append(tile_tokens(rgb, backbone, config))
+        tiles.append(tile_tokens(rgb, backbone, config, plan))
     tell("looking at the references tile by tile", len(pictures), len(pictures))
     owners = [owner for owner, own in enumerate(tiles) for _ in own]
     return ReferenceFit([tokens for own in tiles for tokens, _ in own], owners, config, progress=tell), tiles
@@ -51,7 +59,7 @@ def score_tiles(expert: FittedExpert, tiles: Sequence[TileTokens]) -> tuple[list
 
 
 def localise_tiles(
-    expert: FittedExpert, backbone: Backbone, rgb: NDArray[np.uint8]
+    expert: FittedExpert, backbone: Backbone, rgb: NDArray[np.uint8], plan: Plan = plan_tiles
 ) -> tuple[NDArray[np.float32], float]:
     """Go over a picture tile by tile.
 
@@ -59,18 +67,19 @@ def localise_tiles(
         expert: fitted to tiles.
         backbone: feature extractor.
         rgb: uint8 (H, W, 3).
+        plan: as it was fitted.
 
     Returns:
         The merged anomaly_map, float32 (H, W), and the score of the strongest tile.
     """
     height, width = rgb.shape[:2]
-    plan = plan_tiles(height, width)
-    grids, score = score_tiles(expert, tile_tokens(rgb, backbone, expert.config))
+    tiles = plan(height, width)
+    grids, score = score_tiles(expert, tile_tokens(rgb, backbone, expert.config, plan))
     maps = [
         grid_to_pixels(smooth_grid(grid), tile.y1 - tile.y0, tile.x1 - tile.x0)
-        for grid, tile in zip(grids, plan, strict=True)
+        for grid, tile in zip(grids, tiles, strict=True)
     ]
-    return merge_tiles(maps, plan, height, width), score
+    return merge_tiles(maps, tiles, height, width), score
 
 
 def cell_grid(height: int, width: int, short_side_px: int) -> tuple[int, int]:

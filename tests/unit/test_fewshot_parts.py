@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_products import ColourBackbone, write_products
+from fakes import PatchStatistics, texture, with_square
 from rich.console import Console
 
 from flawscope.agent.errors import ConfigError
 from flawscope.benchmarks.fewshot import run_fewshot
 from flawscope.benchmarks.fewshot_parts import AVERAGED, SHIPPED, TILED, render, run_fewshot_parts
-from flawscope.benchmarks.fewshot_variants import JoinedStages, Variant, decided, variants
+from flawscope.benchmarks.fewshot_variants import JoinedStages, Tiles, Variant, decided, share_tiles, variants
 from flawscope.tools.ad_expert import reference_views
 from flawscope.tools.ad_expert.expert import ExpertConfig, expert_tokens
+from flawscope.tools.tiling import Tile
 
 SMALL = ExpertConfig(short_side_px=64)
 
@@ -100,6 +102,21 @@ def test_decisions_are_given_back_after_a_failure() -> None:
     with pytest.raises(AttributeError), decided(((reference_views, "NATURAL", 9.0),)):
         reference_views.nothing_of_that_name()
     assert before == reference_views.NATURAL
+
+
+def test_tiles_are_a_share_of_the_picture() -> None:
+    assert [Tile(*(side // 10 for side in tile)) for tile in share_tiles(960, 960)] == share_tiles(96, 96)
+    sides = {(tile.y1 - tile.y0, tile.x1 - tile.x0) for tile in share_tiles(96, 200)}
+    assert sides == {(60, 60)}
+
+
+def test_the_strongest_tile_judges_a_picture() -> None:
+    tiles = Tiles([texture(0), texture(1)], PatchStatistics())
+    (usual, _), (score, anomaly_map) = tiles.judge(texture(2)), tiles.judge(with_square(texture(2), 60, 30))
+    assert score > usual
+    y, x = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
+    assert 30 <= y <= 50
+    assert 60 <= x <= 80
 
 
 def test_joined_stages_stand_side_by_side() -> None:

@@ -10,10 +10,11 @@ from fakes import PatchStatistics
 from numpy.typing import NDArray
 from PIL import Image
 
-from flawscope.tools.ad_expert.expert import ExpertConfig
+from flawscope.tools.ad_expert.expert import ExpertConfig, prepare
 from flawscope.tools.product_files import load_product
 from flawscope.tools.products import enroll_product
 from flawscope.tools.tiled import fit_tiles, localise_tiles, score_tiles, tile_tokens
+from flawscope.tools.tiling import Tile
 
 CONFIG = ExpertConfig(bank_size=600)
 SPOT = (1500, 1560, 300, 360)  # y0, y1, x0, x1: smaller than a patch of the whole picture would show
@@ -55,6 +56,24 @@ def test_a_small_defect_is_found_where_it_is() -> None:
     margin = 80  # two patches of a tile, and the smoothing
     assert SPOT[0] - margin <= y <= SPOT[1] + margin
     assert SPOT[2] - margin <= x <= SPOT[3] + margin
+
+
+def halves(height: int, width: int) -> list[Tile]:
+    return [Tile(0, 0, height, width // 2), Tile(0, width // 2, height, width)]
+
+
+def test_tiles_of_another_plan() -> None:
+    backbone = PatchStatistics()
+    fit, tiles = fit_tiles([grain(0), grain(1)], backbone, CONFIG, lambda *_: None, halves)
+    assert [len(own) for own in tiles] == [2, 2]
+    picture = spotted(2)
+    anomaly_map, score = localise_tiles(fit.expert, backbone, picture, halves)
+    left = prepare(picture[:, :600], CONFIG)
+    grid = fit.expert.score_grid(backbone.encode_image(left[None]))
+    assert score == pytest.approx(fit.expert.local_score(grid))  # the spot is in the left half
+    y, x = np.unravel_index(int(anomaly_map.argmax()), anomaly_map.shape)
+    assert SPOT[0] - 80 <= y <= SPOT[1] + 80
+    assert SPOT[2] - 80 <= x <= SPOT[3] + 80
 
 
 def test_a_product_of_large_references_is_stored_and_judged_by_tiles(tmp_path: Path) -> None:
