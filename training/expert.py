@@ -65,7 +65,8 @@ def train_expert(
         Lines for the user: files and figures.
 
     Raises:
-        ConfigError: the backbone and the device do not go together.
+        ConfigError: the backbone does not go together with the device, or with learnt iterations (``lista``), which
+            are for CLIP.
         InputError: the data cannot be used for this.
         WeightsError: the checkpoint in the folder belongs to another run.
         StorageError: the disk refuses.

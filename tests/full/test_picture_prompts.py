@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Plant
-from fakes import texture, with_square
+from fakes import ColourWords, texture, with_square
 from full.training_data import pair, small_prompts, write_products
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,11 +20,12 @@ from scripted_scorer import build
 from typer.testing import CliRunner
 
 from flawscope.agent.doctor import _trained_prompts
-from flawscope.agent.errors import WeightsError
+from flawscope.agent.errors import ConfigError, WeightsError
 from flawscope.agent.inspector import Inspector
 from flawscope.agent.settings import LoadedSettings
 from flawscope.benchmarks.zsad import configured_setup
 from flawscope.cli import app
+from flawscope.tools.ad_expert.anchor_source import configured_picture_prompts
 from flawscope.tools.ad_expert.picture_prompts import PicturePrompts, load_picture_prompts
 from flawscope.tools.ad_expert.trained_prompts import read_header
 from flawscope.tools.ad_expert.type_centroids import TypeCentroids
@@ -191,6 +192,13 @@ def changed(path: Path, target: Path, tensors: dict[str, torch.Tensor | None], c
     header["config"] = config if isinstance(config, str) else json.dumps({**json.loads(header["config"]), **config})
     save_file({name: value for name, value in {**kept, **tensors}.items() if value is not None}, target, header)
     return target
+
+
+def test_another_backbone_with_words_is_refused(sparse: Path, clip: ClipBackbone, shared: Any) -> None:
+    words = ColourWords()
+    words.weights_sha256 = clip.weights_sha256
+    with pytest.raises(ConfigError, match="are for CLIP, not for colour-words"):
+        configured_picture_prompts(words, shared(trained_prompts=sparse))
 
 
 RHO = "sparse.hsp.stages.0.solver.rho"

@@ -90,6 +90,7 @@ def configured_picture_prompts(backbone: Backbone, loaded: LoadedSettings) -> Pi
         None without trained prompts, and for those that do not depend on the picture.
 
     Raises:
+        ConfigError: they depend on the picture, and the backbone is not CLIP.
         MissingExtraError: trained prompts need safetensors.
         WeightsError: the trained prompts are missing, damaged, or made for other weights.
     """
