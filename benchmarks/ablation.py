@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .mmad.evidence import EvidenceSource
 from .mmad.questions import Item, ItemSet, load_items
 from .mmad.run import ask_all, chosen_items, run_folder
 from .mmad.workshop import open_workshop
+from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..agent.vision_language.latent import LatentSettings
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 FREQUENT, RULES = "most frequent letter", "evidence by rule"
+GOODS = "goods"
+"""Folder of the answers about good references, inside that of all answers."""
 
 
 def run_ablation(
@@ -61,7 +65,7 @@ def run_ablation(
         tasks: only these subtasks.
         limit: pictures of each product at most.
         stress: pictures of each product for the table of false evidence; 0 leaves it out.
-        goods: good references of each product that are asked about as pictures; 0 leaves them out.
+        goods: good references of each of the products that are asked about as pictures; 0 leaves them out.
         latent: settings of A8; its defaults when None.
         weights: what tells the model from others of its name.
         out: where answers are kept; a run there goes on. What A8 did to good references is written there as well.
@@ -91,19 +95,24 @@ def run_ablation(
             "evidence": source.conditions,
             "latent": None if latent is None else dataclasses.asdict(latent),
         }
+
+        def kept(root: Path | None, arm: Arm) -> AbstractContextManager[RunFolder | None]:
+            made = {"tokens": source.prior_tokens.sha256} if arm.tokens and source.prior_tokens else {}
+            return _kept(root, arm.name, items, model.name, identity | made)
+
         lines: dict[str, list[dict[str, Any]]] = {}
         peaks: dict[str, float | None] = {}
         for arm in wanted:
             if arm.name in missing:
                 continue
-            made = {"tokens": source.prior_tokens.sha256} if arm.tokens and source.prior_tokens else {}
-            with _kept(out, arm.name, items, model.name, identity | made) as folder, peak_mb() as peak:
+            with kept(out, arm) as folder, peak_mb() as peak:
                 lines[arm.name] = ask_all(folder, chosen, _ask(asking, arm, source), arm.name, progress)
             peaks[arm.name] = peak.value
         baselines = _baselines(chosen, source)
         stressed = stress_rows(asking, source, chosen_items(items, products, tasks, stress), progress) if stress else ()
         ran = [arm for arm in wanted if arm.name in lines and not arm.is_control]
-        references = goods_under(asking, source, items, ran, goods, progress) if goods else ()
+        beside = partial(kept, None if out is None else out / GOODS)
+        references = goods_under(asking, source, items, ran, goods, beside, progress, products) if goods else ()
     finally:
         deps.close()
     if out is not None:
@@ -130,7 +139,9 @@ def _ask(asking: Asking, arm: Arm, source: EvidenceSource) -> Callable[[Item], d
 
 
 @contextmanager
-def _kept(out: Path | None, name: str, items: ItemSet, model: str, identity: dict[str, Any]) -> Iterator[Any]:
+def _kept(
+    out: Path | None, name: str, items: ItemSet, model: str, identity: dict[str, Any]
+) -> Iterator[RunFolder | None]:
     """The folder of a row's answers; None keeps them in memory."""
     if out is None:
         yield None

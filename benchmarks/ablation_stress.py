@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from .mmad.arms import BY_NAME, Arm
 from .mmad.asking import Asking, Given, mapped_back
 from .mmad.evidence import EvidenceSource, PictureEvidence
 from .mmad.questions import Item, ItemSet
-from .mmad.run import question_of
+from .mmad.run import ask_all, question_of
 from .mmad.scoring import DETECTION
 from .mmad.statistics import Interval, bootstrap_mean
 from .mmad.workshop import references_of
+from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..agent.vision_language.latent import NormalImages
@@ -77,12 +80,14 @@ class GoodsRow:
         questions: asked, two about each picture.
         alarms: how many were called defective.
         against: alarms of the row that it is compared with; None for the first.
+        cut: searches for think tokens that ended for want of time or memory.
     """
 
     arm: str
     questions: int
     alarms: int
     against: int | None
+    cut: int = 0
 
 
 def stress_rows(
@@ -129,13 +134,32 @@ def blank(rgb: Any) -> Any:
 
 
 def goods_under(
-    asking: Asking, source: EvidenceSource, items: ItemSet, arms: Sequence[Arm], count: int, progress: Progress
+    asking: Asking,
+    source: EvidenceSource,
+    items: ItemSet,
+    arms: Sequence[Arm],
+    count: int,
+    kept: Callable[[Arm], AbstractContextManager[RunFolder | None]],
+    progress: Progress,
+    products: Sequence[str] | None = None,
 ) -> tuple[GoodsRow, ...]:
     """Ask whether good references have a defect, in both orders of yes and no: a model may lean to a letter.
 
     They are in the expert's memory, as in an inspection of them.
+
+    Args:
+        asking: asks a model.
+        source: of evidence.
+        items: the set.
+        arms: the rows.
+        count: references of each product at most.
+        kept: the folder of a row's answers; None keeps them in memory.
+        progress: told after each answer.
+        products: only these; all when None.
     """
     template = {item.product: item for item in items.items if item.subtask == DETECTION}
+    if products:
+        template = {product: item for product, item in template.items() if product in products}
     asked = []
     for product, paths in references_of(items).items():
         if product in template:
@@ -144,13 +168,20 @@ def goods_under(
     alarms: dict[str, int] = {}
     rows = []
     for number, arm in enumerate(arms):
-        alarms[arm.name] = 0
-        for done, item in enumerate(asked, start=1):
-            line = asking.line(item, arm, source.of(item))
-            alarms[arm.name] += line["answer"] is not None and not line["correct"]
-            progress("good references", number * len(asked) + done, len(asked) * len(arms))
-        rows.append(GoodsRow(arm.name, len(asked), alarms[arm.name], alarms.get(arm.against or "")))
+
+        def told(what: str, done: int, total: int, before: int = number * len(asked)) -> None:
+            progress(what, before + done, total * len(arms))
+
+        with kept(arm) as folder:
+            lines = ask_all(folder, asked, partial(_line, asking, source, arm), "good references", told)
+        alarms[arm.name] = sum(line["answer"] is not None and not line["correct"] for line in lines)
+        cut = sum(bool(line.get("cut")) for line in lines)
+        rows.append(GoodsRow(arm.name, len(asked), alarms[arm.name], alarms.get(arm.against or ""), cut))
     return tuple(rows)
+
+
+def _line(asking: Asking, source: EvidenceSource, arm: Arm, item: Item) -> dict[str, Any]:
+    return asking.line(item, arm, source.of(item))
 
 
 def normals_of(rows: Sequence[GoodsRow]) -> NormalImages | None:
@@ -159,7 +190,7 @@ def normals_of(rows: Sequence[GoodsRow]) -> NormalImages | None:
 
     for row in rows:
         if row.arm == LATENT and row.against is not None and row.questions:
-            return NormalImages(row.questions, row.against, row.alarms)
+            return NormalImages(row.questions, row.against, row.alarms, row.cut)
     return None
 
 

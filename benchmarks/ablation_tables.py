@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..agent.vision_language.latent.settings import MOST_CUT
 from ..training.questions import TASKS
-from .ablation_stress import GoodsRow, StressRow
+from .ablation_stress import LATENT, GoodsRow, StressRow
 from .mmad.arms import Arm
 from .mmad.scoring import Scores
 from .mmad.statistics import Flips, Interval, bootstrap_difference, flips, holm
@@ -46,6 +47,7 @@ def render(result: Mapping[str, Any]) -> str:
             "Good reference pictures called defective, each asked about in both orders of yes and no:",
             goods_table(result["goods"]),
         ]
+        parts += [cut_line(row) for row in result["goods"] if row.cut]
     return "\n\n".join(parts)
 
 
@@ -162,6 +164,13 @@ def stress_table(rows: Sequence[StressRow]) -> str:
     ]
     head = ["", "questions", "accuracy", "confidence", "change", "answers changed, %", "verifier objects", "outcome"]
     return markdown(head, body)
+
+
+def cut_line(row: GoodsRow) -> str:
+    """How many searches about good references were cut off, and what that means for inspections."""
+    said = f"{row.arm}: {row.cut} of {row.questions} searches were cut off for want of time or memory"
+    measured = row.arm != LATENT or row.cut <= MOST_CUT * row.questions
+    return f"{said}." if measured else f"{said}, too many to say what the search does: normals.json will be refused."
 
 
 def goods_table(rows: Sequence[GoodsRow]) -> str:

@@ -61,10 +61,11 @@ def _normals(loaded: LoadedSettings) -> NormalImages | None:
     from ..vision_language.latent.normals import load_normals
     from ..vision_language.loading import weights_identity
 
-    path, weights = loaded.settings.latent_normals, weights_identity(loaded)
+    path = loaded.settings.latent_normals
+    weights = "" if path is None else weights_identity(loaded)
     if path is None or not weights:  # a checkpoint that is not there is told when it is loaded
         return None
-    return load_normals(path, weights=weights, settings=LatentSettings())
+    return load_normals(path.expanduser(), weights=weights, settings=LatentSettings())
 
 
 REASONERS: dict[str, Callable[[LoadedSettings, OnText | None], Reasoner]] = {

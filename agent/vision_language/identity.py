@@ -6,8 +6,26 @@ import hashlib
 from pathlib import Path
 
 from ..errors import WeightsError
+from .adapter import CONFIG_FILE
 
 _BLOCKS, _BLOCK_BYTES = 256, 4096
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Which adapter a folder holds: its weights as `checkpoint_sha256` tells them, and how strongly they are applied.
+
+    Args:
+        folder: with its weights and its configuration.
+
+    Raises:
+        WeightsError: one is missing or cannot be read.
+    """
+    weights = checkpoint_sha256(folder)
+    try:
+        config = (folder / CONFIG_FILE).read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{folder / CONFIG_FILE} cannot be read.", hint="Train the adapter again.") from error
+    return hashlib.sha256(weights.encode() + config).hexdigest()
 
 
 def checkpoint_sha256(folder: Path) -> str:

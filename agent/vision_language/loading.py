@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightsError
 from ..settings import LoadedSettings
 from .base import VisionLanguageModel
+from .identity import adapter_sha256, checkpoint_sha256
+
+ANSWERS_DEPEND_ON = (
+    "vlm_4bit",
+    "vlm_dtype",
+    "vlm_min_pixels",
+    "vlm_max_pixels",
+    "vlm_max_pictures",
+    "vlm_max_prompt",
+)
+"""Settings under which one checkpoint gives other answers: its numbers, and what it is shown."""
 
 
 def checkpoint_folder(loaded: LoadedSettings) -> Path:
@@ -19,16 +30,26 @@ def checkpoint_folder(loaded: LoadedSettings) -> Path:
 
 
 def weights_identity(loaded: LoadedSettings) -> str:
-    """What tells a local checkpoint from another of its name: its files and an adapter's, with sizes and times.
+    """What tells a model from another of its name: what was measured with one says nothing of another.
 
-    Empty for a model behind a server, and for a checkpoint that is not there.
+    Returns:
+        For a local checkpoint hashes of its weights and of an adapter's with the settings that change its answers, for
+        a model behind a server its address. Empty for a reasoner without a model, and for weights that are not there
+        or cannot be read, which whoever loads them says.
     """
-    if loaded.settings.reasoner != "qwen_vl":
+    settings = loaded.settings
+    if settings.reasoner == "openai_api":
+        return f"at {settings.llm_base_url}, vlm_max_pixels {settings.vlm_max_pixels}"
+    if settings.reasoner != "qwen_vl":
         return ""
-    adapter = loaded.settings.vlm_adapter
-    folders = [checkpoint_folder(loaded), *([] if adapter is None else [adapter.expanduser()])]
-    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    return ", ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    try:
+        parts = [f"checkpoint {checkpoint_sha256(checkpoint_folder(loaded))}"]
+        parts += [f"{name} {getattr(settings, name)}" for name in ANSWERS_DEPEND_ON]
+        if settings.vlm_adapter is not None:
+            parts.append(f"adapter {adapter_sha256(settings.vlm_adapter.expanduser())}")
+    except WeightsError:
+        return ""
+    return ", ".join(parts)
 
 
 def _qwen_vl(loaded: LoadedSettings) -> VisionLanguageModel:

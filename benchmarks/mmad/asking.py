@@ -203,6 +203,7 @@ class Asking:
         told = {
             "accepted": outcome.accepted,
             "why": outcome.why,
+            "cut": outcome.cut,
             "base": outcome.base.letter,
             "proposal": None if outcome.proposal is None else outcome.proposal.letter,
             "uncertainty": outcome.uncertainty,

@@ -28,7 +28,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Asking:
         (root / "a" / "b").mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((56, 56, 3), grey, np.uint8)).save(root / "a" / "b" / name)
     checkpoint = build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
-    return Asking(QwenModel(load_checkpoint(checkpoint)), root, LatentSettings(steps=2))
+    return Asking(QwenModel(load_checkpoint(checkpoint)), root, LatentSettings(steps=2, wall_s=600.0))
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_each_row_of_latent_reasoning_says_what_was_thought(
     assert line["base"] == base["answer"]
     assert line["positions"] > base["positions"]
     assert line["answer"] in OPTIONS
+    assert line["cut"] is False
     if not line["accepted"]:
         assert line["answer"] == line["base"]
         assert line["probabilities"] == pytest.approx(base["probabilities"], abs=1e-5)

@@ -116,6 +116,7 @@ def test_without_rate_and_patches_the_answer_is_exactly_that_without_think_token
     assert outcome.final == outcome.base == model.choose(question(), LETTERS)
     assert outcome.best_reward == outcome.initial_reward
     assert not outcome.accepted
+    assert not outcome.cut
     assert outcome.thought is not None
     np.testing.assert_array_equal(outcome.thought.tokens, initial_tokens(model, 4).numpy())
     assert outcome.uncertainty == outcome.base.entropy
@@ -468,7 +469,7 @@ def test_time_that_is_up_leaves_the_base_answer(model: QwenModel) -> None:
         ticks = itertools.count()
         settings = dataclasses.replace(EAGER, wall_s=float(late))
         outcome = think(model, question(), LETTERS, settings=settings, clock=lambda ticks=ticks: float(next(ticks)))
-        assert outcome.why == f"time is up ({late} s)"
+        assert (outcome.why, outcome.cut) == (f"time is up ({late} s)", True)
         assert (outcome.accepted, outcome.final) == (False, outcome.base)
         assert outcome.uncertainty == outcome.base.entropy
 
@@ -478,7 +479,7 @@ def test_memory_that_is_up_leaves_the_base_answer(model: QwenModel, monkeypatch:
     monkeypatch.setattr("flawscope.agent.vision_language.latent.search.used_bytes", lambda _: next(grown))
     settings = dataclasses.replace(EAGER, memory_bytes=300 * 2**20)
     outcome = think(model, question(), LETTERS, settings=settings)
-    assert outcome.why == "memory is up (300 MiB)"
+    assert (outcome.why, outcome.cut) == ("memory is up (300 MiB)", True)
     assert outcome.final == outcome.base
 
     def run_out(*_: object, **__: object) -> None:
@@ -486,7 +487,8 @@ def test_memory_that_is_up_leaves_the_base_answer(model: QwenModel, monkeypatch:
 
     monkeypatch.undo()
     monkeypatch.setattr(LatentPrompt, "run", run_out)
-    assert think(model, question(), LETTERS, settings=EAGER).why == "out of memory"
+    outcome = think(model, question(), LETTERS, settings=EAGER)
+    assert (outcome.why, outcome.cut) == ("out of memory", True)
 
 
 # --- controls ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,10 +21,10 @@ from flawscope.agent.uncertainty.records import AnswerRecord, read_log
 from flawscope.agent.vision_language import Generated, LetterAnswer, Message, Picture
 from flawscope.agent.vision_language.latent import LatentSettings, NormalImages
 from flawscope.agent.vision_language.latent.normals import NORMALS_FILE, load_normals
-from flawscope.benchmarks import efficiency
+from flawscope.benchmarks import ablation, efficiency
 from flawscope.benchmarks.ablation import RULES, run_ablation
 from flawscope.benchmarks.ablation_objections import objects
-from flawscope.benchmarks.ablation_stress import blank
+from flawscope.benchmarks.ablation_stress import blank, goods_under
 from flawscope.benchmarks.ablation_tables import render
 from flawscope.benchmarks.memory import peak_mb
 from flawscope.benchmarks.mmad.arms import BY_NAME, LADDER, arms_named
@@ -311,14 +312,37 @@ def test_the_ladder_is_climbed_kept_and_told(data: Path, loaded: LoadedSettings,
     log = read_log(tmp_path / "run" / "A5" / LOG)
     assert {record.s_cal is None for record in log.records} == {False}
     calls = len(model.asked)
-    again = run_ablation(data, model, loaded, arms=arms, out=tmp_path / "run")
+    again = run_ablation(data, model, loaded, arms=arms, goods=3, out=tmp_path / "run")
     assert len(model.asked) == calls  # all answers were kept
+    assert again["goods"] == result["goods"]
     assert [line["answer"] for line in again["lines"]["A5"]] == [line["answer"] for line in result["lines"]["A5"]]
     with pytest.raises(ConfigError, match="holds another run"):
         run_ablation(data, model, loaded, arms=["A1"], limit=2, out=tmp_path / "run")
     other = load_settings({"home": loaded.home.root, "backbone": "patch-statistics", "store": "memory"}, environ={})
     with pytest.raises(ConfigError, match="another run: evidence differ"):  # its false_alarm is the default
         run_ablation(data, model, other, arms=arms, out=tmp_path / "run")
+
+
+def test_good_references_are_those_of_the_products_that_are_asked_for(
+    data: Path,
+    items: ItemSet,
+    source: EvidenceSource,
+    loaded: LoadedSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    foreign = replace(one(items, "Anomaly Detection"), image="made/anvil/test/good/1.png")
+    both = replace(items, items=(*items.items, foreign))
+
+    def asked(products: Sequence[str] | None) -> int:
+        given = Asking(Reader(), data), source, both, [BY_NAME["A0"]], 3
+        (row,) = goods_under(*given, lambda arm: contextlib.nullcontext(), lambda *told: None, products)
+        return row.questions
+
+    assert (asked([PRODUCT]), asked(None)) == (6, 12)
+    given: list[Any] = []
+    monkeypatch.setattr(ablation, "goods_under", lambda *rest: given.append(rest[-1]) or ())
+    run_ablation(data, Reader(), loaded, arms=["A0"], goods=3, products=[PRODUCT])
+    assert given == [[PRODUCT]]
 
 
 @pytest.mark.parametrize("spoils", [True, False])
@@ -345,6 +369,34 @@ def test_what_latent_reasoning_did_to_good_references_is_kept_for_inspections(
     climb(arms=["A8"], out=tmp_path / "nameless")
     climb(arms=["A5"], weights="w 1 2", out=tmp_path / "without")
     assert not list(tmp_path.glob(f"[!r]*/{NORMALS_FILE}"))
+
+
+def test_searches_that_were_cut_off_measure_nothing_and_that_is_said(
+    data: Path, loaded: LoadedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here(Reader):
+        checkpoint = None
+
+    def late(asking: Asking, item: Item, given: Given, evidence: PictureEvidence, control: str) -> Any:
+        found = asking.choose(item, given, evidence)
+        return found, {"accepted": False, "cut": True, "base": found.letter, "proposal": None, "steps": 0}
+
+    monkeypatch.setattr(Asking, "_think", late)
+    result = run_ablation(
+        data,
+        Here(),
+        loaded,
+        arms=["A8"],
+        tasks=["Anomaly Detection"],
+        goods=3,
+        weights="w 1 2",
+        out=tmp_path / "run",
+    )
+    assert {row.arm: row.cut for row in result["goods"]} == {"A5": 0, "A8": 6}
+    assert "A8: 6 of 6 searches were cut off" in render(result)
+    assert "normals.json will be refused" in render(result)
+    with pytest.raises(ConfigError, match=r"6 of 6 searches were cut off.*6 s and 2048 MiB"):
+        load_normals(tmp_path / "run" / NORMALS_FILE, weights="w 1 2", settings=LatentSettings())
 
 
 def test_rules_read_the_evidence(items: ItemSet, source: EvidenceSource) -> None:

@@ -15,7 +15,7 @@ from flawscope.agent.vision_language.latent import LatentSettings, NormalImages
 from flawscope.agent.vision_language.latent.normals import NORMALS_FILE, load_normals, save_normals
 from flawscope.agent.vision_language.loading import weights_identity
 
-WEIGHTS = "model.safetensors 1000 17"
+WEIGHTS = "checkpoint 17, vlm_dtype auto"
 
 
 @pytest.fixture
@@ -42,9 +42,20 @@ def test_a_rise_of_more_than_a_point_is_said(path: Path) -> None:
     assert found.sentence.endswith("13 of 200 times with it and 10 without, too often")
 
 
+def test_a_few_searches_may_have_been_cut_off_and_more_are_refused(path: Path) -> None:
+    for cut in (0, 10):
+        save_normals(path, NormalImages(200, 10, 12, cut), model="mini", weights=WEIGHTS, settings=LatentSettings())
+        assert load_normals(path, weights=WEIGHTS, settings=LatentSettings()) == NormalImages(200, 10, 12, cut)
+    spent = NormalImages(200, 10, 12, 11)
+    assert (spent.hold, spent.sentence.endswith("10 without, but 11 searches were cut off")) == (False, True)
+    save_normals(path, spent, model="mini", weights=WEIGHTS, settings=LatentSettings())
+    with pytest.raises(ConfigError, match=r"11 of 200 searches were cut off.*6 s and 2048 MiB"):
+        load_normals(path, weights=WEIGHTS, settings=LatentSettings())
+
+
 def test_other_weights_and_another_search_are_refused(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"other weights \(mini\).*bench ablation"):
-        load_normals(path, weights="model.safetensors 1000 18", settings=LatentSettings())
+        load_normals(path, weights="checkpoint 18, vlm_dtype auto", settings=LatentSettings())
     with pytest.raises(ConfigError, match=r"another search \(min_mass, steps\)"):
         load_normals(path, weights=WEIGHTS, settings=LatentSettings(steps=2, min_mass=0.5))
 
@@ -56,6 +67,8 @@ DAMAGE: dict[str, dict[str, Any]] = {
     "base_alarms": {"base_alarms": -1},
     "latent_alarms": {"latent_alarms": 1.5},
     "more alarms than questions": {"latent_alarms": 201},
+    "cut": {"cut": -1},
+    "more searches than questions": {"cut": 201},
     "weights": {"weights": ""},
     "Extra inputs": {"surprise": 1},
 }
@@ -92,10 +105,22 @@ def test_the_reasoner_refuses_what_was_measured_with_other_weights_before_it_loa
     given = {"reasoner": "qwen_vl", "vlm_weights": folder, "latent": True, "latent_normals": path}
     loaded = load_settings(given, environ={})
     assert weights_identity(loaded) == ""
-    (folder / "model.safetensors").write_bytes(b"no weights")
-    assert weights_identity(loaded).startswith("model.safetensors 10 ")
+    dangling = folder / "model.safetensors"
+    dangling.symlink_to(tmp_path / "nowhere")
+    assert weights_identity(loaded) == ""
+    dangling.unlink()
+    dangling.write_bytes(b"no weights")
+    assert weights_identity(loaded).startswith("checkpoint ")
     with pytest.raises(ConfigError, match="other weights"):
         load_reasoner(loaded)
     path.write_text("{}")
     with pytest.raises(WeightsError, match="is damaged"):
         load_reasoner(loaded)
+
+
+def test_the_file_is_found_in_the_home_directory(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    given = {"reasoner": "qwen_vl", "vlm_weights": tmp_path, "latent": True, "latent_normals": f"~/{path.name}"}
+    with pytest.raises(ConfigError, match="other weights"):
+        load_reasoner(load_settings(given, environ={}))

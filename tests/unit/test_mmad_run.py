@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmad_set import RuleModel, write_set
@@ -191,6 +192,7 @@ def test_a_run_with_an_adapter_is_another_run(tmp_path: Path) -> None:
     for folder in ("checkpoint", "one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "w.safetensors").write_bytes(folder.encode())
+        (tmp_path / folder / "adapter_config.json").write_text("{}")
     given = {"reasoner": "qwen_vl", "vlm_weights": tmp_path / "checkpoint"}
     plain, one, two = (
         weights_identity(load_settings({**given, **more}, environ={}))
@@ -198,3 +200,46 @@ def test_a_run_with_an_adapter_is_another_run(tmp_path: Path) -> None:
     )
     assert len({plain, one, two}) == 3
     assert one.startswith(plain)
+    (tmp_path / "one" / "adapter_config.json").write_text('{"lora_alpha": 64}')
+    stronger = weights_identity(load_settings({**given, "vlm_adapter": tmp_path / "one"}, environ={}))
+    assert stronger not in (one, two)
+
+
+CHANGING: list[dict[str, Any]] = [
+    {"vlm_4bit": True},
+    {"vlm_dtype": "bfloat16"},
+    {"vlm_min_pixels": 7840},
+    {"vlm_max_pixels": 78400},
+    {"vlm_max_pictures": 2},
+    {"vlm_max_prompt": 1024},
+]
+
+
+def test_a_run_with_other_settings_of_the_model_is_another_run_and_one_with_copied_files_is_not(tmp_path: Path) -> None:
+    for folder in ("here", "copied"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "w.safetensors").write_bytes(b"weights")
+    os.utime(tmp_path / "copied" / "w.safetensors", (0, 0))
+    given = {"reasoner": "qwen_vl", "vlm_weights": tmp_path / "here"}
+
+    def identity(**more: Any) -> str:
+        return weights_identity(load_settings({**given, **more}, environ={}))
+
+    assert len({identity(), *(identity(**more) for more in CHANGING)}) == 1 + len(CHANGING)
+    assert identity(vlm_weights=tmp_path / "copied", vlm_max_tokens=64) == identity()
+    (tmp_path / "copied" / "w.safetensors").write_bytes(b"Weights")
+    assert identity(vlm_weights=tmp_path / "copied") != identity()
+
+
+def test_a_run_against_another_server_is_another_run() -> None:
+    given = {"reasoner": "openai_api", "llm_model": "m"}
+    here, there, smaller = (
+        weights_identity(load_settings({**given, **more}, environ={}))
+        for more in (
+            {"llm_base_url": "http://here/v1"},
+            {"llm_base_url": "http://there/v1"},
+            {"llm_base_url": "http://here/v1", "vlm_max_pixels": 78400},
+        )
+    )
+    assert len({here, there, smaller}) == 3
+    assert weights_identity(load_settings({"reasoner": "evidence"}, environ={})) == ""

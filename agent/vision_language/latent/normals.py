@@ -25,11 +25,12 @@ class _File(BaseModel):
 
     Attributes:
         model: name of the checkpoint, for people.
-        weights: what tells it from others (`loading.weights_identity`).
+        weights: what tells it and its settings from others (`loading.weights_identity`).
         latent: settings of the search.
         questions: about good parts.
         base_alarms: how many were called defective without the search.
         latent_alarms: how many with it.
+        cut: searches that ended for want of time or memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -42,11 +43,14 @@ class _File(BaseModel):
     questions: Annotated[int, Field(ge=1)]
     base_alarms: Annotated[int, Field(ge=0)]
     latent_alarms: Annotated[int, Field(ge=0)]
+    cut: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
         if max(self.base_alarms, self.latent_alarms) > self.questions:
             raise ValueError("there are more alarms than questions")
+        if self.cut > self.questions:
+            raise ValueError("there are more searches than questions")
         return self
 
 
@@ -55,7 +59,8 @@ def save_normals(path: Path, measured: NormalImages, *, model: str, weights: str
 
     Args:
         path: of the file.
-        measured: questions about good parts, and how many were called defective.
+        measured: questions about good parts, and how many were called defective; also where too many searches were
+            cut off, which whoever reads it is told.
         model: name of the checkpoint.
         weights: what tells it from others; a measurement that says nothing of that could be used with any.
         settings: of the search.
@@ -70,6 +75,7 @@ def save_normals(path: Path, measured: NormalImages, *, model: str, weights: str
         questions=measured.count,
         base_alarms=measured.base_alarms,
         latent_alarms=measured.latent_alarms,
+        cut=measured.cut,
     )
     write_json_atomically(path, told.model_dump(mode="json"))
 
@@ -84,7 +90,8 @@ def load_normals(path: Path, *, weights: str, settings: LatentSettings) -> Norma
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
-        ConfigError: it was measured with other weights, or with a search that was set otherwise.
+        ConfigError: it was measured with other weights, with a search that was set otherwise, or with too many
+            searches that were cut off.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -99,12 +106,22 @@ def load_normals(path: Path, *, weights: str, settings: LatentSettings) -> Norma
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON
         raise WeightsError(f"latent_normals {path} is no measurement of latent reasoning.", hint=AGAIN) from error
     if found.weights != weights:
-        raise ConfigError(f"latent_normals {path} was measured with other weights ({found.model}).", hint=AGAIN)
+        raise ConfigError(
+            f"latent_normals {path} was measured with other weights ({found.model}), or other settings of the model.",
+            hint=AGAIN,
+        )
     search, used = found.latent, _plain(settings)
     if search != used:
         other = [name for name in sorted({**search, **used}) if search.get(name) != used.get(name)]
         raise ConfigError(f"latent_normals {path} was measured with another search ({', '.join(other)}).", hint=AGAIN)
-    return NormalImages(found.questions, found.base_alarms, found.latent_alarms)
+    measured = NormalImages(found.questions, found.base_alarms, found.latent_alarms, found.cut)
+    if not measured.measured:
+        raise ConfigError(
+            f"latent_normals {path} measured little: {found.cut} of {found.questions} searches were cut off.",
+            hint=f"A search has {settings.wall_s:g} s and {settings.memory_bytes / 2**20:.0f} MiB, in inspections too:"
+            " measure it on a faster machine (another --out), or leave latent off.",
+        )
+    return measured
 
 
 def _plain(settings: LatentSettings) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class LatentOutcome:
         seconds: of everything after the base answer.
         positions: token positions computed after the base answer, forward passes with gradients counted three times.
         prompt_positions: tokens of the prompt, what asking once costs.
+        cut: whether time or memory ended it before the guards had decided.
     """
 
     base: LetterAnswer
@@ -96,6 +97,7 @@ class LatentOutcome:
     seconds: float = 0.0
     positions: int = 0
     prompt_positions: int = 0
+    cut: bool = False
 
     @property
     def flipped(self) -> bool:

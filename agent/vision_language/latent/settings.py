@@ -24,6 +24,8 @@ RewardPlace = Literal["answer", "think", "both"]
 PatchPositions = Literal["text", "source"]
 GUARD_DEFECTS = 0.01
 """Share of good pictures by which anomaly answers may rise."""
+MOST_CUT = 0.05
+"""Share of the searches about them that may be cut off for want of time or memory: those say nothing."""
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,27 @@ class NormalImages:
         count: of pictures.
         base_alarms: how many the model called defective without it.
         latent_alarms: how many with it.
+        cut: searches that ended for want of time or memory, whose answer is the one without.
     """
 
     count: int
     base_alarms: int
     latent_alarms: int
+    cut: int = 0
+
+    @property
+    def measured(self) -> bool:
+        """Whether nearly all searches came to their own end, so that their answers say what the search does."""
+        return self.count > 0 and self.cut <= MOST_CUT * self.count
 
     @property
     def hold(self) -> bool:
-        """Whether it made anomalies of good parts at most 1 point oftener; never for no pictures."""
-        return self.count > 0 and self.latent_alarms - self.base_alarms <= GUARD_DEFECTS * self.count
+        """Whether it made anomalies of good parts at most 1 point oftener; never when it was not measured."""
+        return self.measured and self.latent_alarms - self.base_alarms <= GUARD_DEFECTS * self.count
 
     @property
     def sentence(self) -> str:
         """What was measured, in words."""
         alarms = f"{self.latent_alarms} of {self.count} times with it and {self.base_alarms} without"
-        return f"G5: good parts were called defective {alarms}{'' if self.hold else ', too often'}"
+        too_often = ", too often" if self.measured else f", but {self.cut} searches were cut off"
+        return f"G5: good parts were called defective {alarms}{'' if self.hold else too_often}"

@@ -84,9 +84,9 @@ def think(
         try:
             return thinking.run(anomaly_map, reordered)
         except BudgetSpent as spent:
-            return thinking.outcome(str(spent))
+            return thinking.outcome(str(spent), cut=True)
         except torch.OutOfMemoryError:
-            return thinking.outcome("out of memory")
+            return thinking.outcome("out of memory", cut=True)
 
 
 def generate_with(
@@ -254,6 +254,7 @@ class _Thinking:
         proposal: LetterAnswer | None = None,
         guards: Mapping[str, bool] | None = None,
         final: LetterAnswer | None = None,
+        cut: bool = False,
     ) -> LatentOutcome:
         """What is told; the base answer unless there is a final one."""
         unsure, search, prompt = self.base.entropy, self.search, self.prompt
@@ -280,6 +281,7 @@ class _Thinking:
             seconds=self.budget.seconds,
             positions=self.asked_positions + (0 if prompt is None else prompt.positions),
             prompt_positions=self.prompt_positions,
+            cut=cut,
         )
 
     def base_share(self, letter: str) -> float:
