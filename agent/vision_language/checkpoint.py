@@ -12,8 +12,8 @@ from typing import Any, Literal
 from ..errors import BackendError, ConfigError, MissingExtraError, WeightsError
 from .memory import MAX_PICTURES, MAX_PROMPT, Bounds, allowed_bytes, token_cost
 
-COMPUTED = "rotary_emb.inv_freq"
-"""Ends the names of numbers that some save beside the weights and that follow from the config."""
+COMPUTED = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
+"""End the names of numbers that some save beside the weights and that follow from the config."""
 MODEL_TYPE = "qwen2_5_vl"
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]

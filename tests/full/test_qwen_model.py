@@ -394,6 +394,18 @@ def test_weights_that_would_be_left_out_are_refused(checkpoint: Path, tmp_path: 
         load_checkpoint(target, device="cpu")
 
 
+def test_numbers_that_follow_from_the_config_may_stand_beside_the_weights(checkpoint: Path, tmp_path: Path) -> None:
+    """Older versions of transformers saved them, of the language model and of what sees."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    target = broken(checkpoint, tmp_path / "more", "config.json", (checkpoint / "config.json").read_bytes())
+    names = ("model.layers.0.self_attn.rotary_emb.inv_freq", "visual.rotary_pos_emb.inv_freq")
+    more = {name: torch.ones(4) for name in names}
+    save_file({**load_file(target / "model.safetensors"), **more}, target / "model.safetensors", {"format": "pt"})
+    assert load_checkpoint(target, device="cpu").parameters == load_checkpoint(checkpoint, device="cpu").parameters
+
+
 def test_what_cannot_fit_is_refused_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory_of", lambda where: (1000, 2000))
     with pytest.raises(BackendError, match="GiB on cpu"):
