@@ -42,6 +42,7 @@ from ..tools.imaging import load_image
 from .datasets import ProductData, load_dataset, load_mask
 from .detection_metrics import image_auroc
 from .fewshot import MIN_GOOD_TESTS, command_line, draw_references
+from .peers_tables import FIGURES, MEMORY_PICTURES, render
 from .pixel_curve import PixelCurve
 from .speed import peak_mb
 from .untouched import untouched_tests
@@ -55,10 +56,8 @@ NEIGHBOURS = 9
 LAYERS = ("blocks.2", "blocks.4")
 SAME_WEIGHTS_TOLERANCE = 1e-3
 """Of the largest feature: ONNX Runtime and torch add up in different orders."""
-MEMORY_PICTURES = 4
 _M_MMAP_THRESHOLD = -3
 """glibc's number of the parameter of ``mallopt``."""
-FIGURES = ("image_auroc", "pixel_auroc", "aupro", "enrol_s", "image_s")
 
 Progress = Callable[[str], None]
 
@@ -358,8 +357,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     result = run_peers(options.data, options.shots, options.draws, names, options.limit, tell)
     from rich.console import Console
-
-    from .peers_tables import render
 
     Console(width=100).print(render(result))
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .peers import FIGURES, MEMORY_PICTURES
-
 if TYPE_CHECKING:
     from rich.console import Group
 
+MEMORY_PICTURES = 4
+FIGURES = ("image_auroc", "pixel_auroc", "aupro", "enrol_s", "image_s")
 SPEED_TARGET, ENROL_TARGET, AUROC_TARGET_POINTS = 3.0, 5.0, 2.0
 
 

@@ -34,6 +34,12 @@ if not importlib.util.find_spec("mcp"):  # of the extra `services`, as are the o
 hypothesis_settings.register_profile("flawscope", deadline=None)
 hypothesis_settings.load_profile("flawscope")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """With which checkpoint the tests of a real server run; a random one is made where none is given."""
+    parser.addoption("--served-checkpoint", type=Path, help="folder of a Qwen2.5-VL checkpoint, such as a trained mini")
+
+
 FEW_DOCUMENTS = frozenset(
     {"general.scratch", "general.crack", "general.hole", "general.stain", "general.dent", "textile.good"}
 )

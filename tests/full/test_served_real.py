@@ -22,7 +22,9 @@ LETTERS_ONLY = 18
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if given := request.config.getoption("--served-checkpoint"):
+        return Path(given).resolve()
     return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model", seed=LETTERS_ONLY)
 
 
