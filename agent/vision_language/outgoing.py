@@ -37,7 +37,9 @@ def _turn(message: Message, max_pixels: int) -> ChatMessage:
         elif isinstance(part, str):
             text = plain(part)
             if parts and isinstance(parts[-1], str):
-                text = f"{parts.pop()!s}\n{text}"
+                before = str(parts.pop())
+                # as a model in this process reads them, where one of them has its line's end already
+                text = before + ("" if before.endswith("\n") or text.startswith("\n") else "\n") + text
             parts.append(text)
     calls = tuple(
         CalledTool(call.id, plain(call.name), plain(json.dumps(dict(call.arguments), default=str)))

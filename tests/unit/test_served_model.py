@@ -26,8 +26,9 @@ from flawscope.agent.language_model import ChatClient, Endpoint
 from flawscope.agent.settings import load_settings
 from flawscope.agent.vision_language import Message, Picture, Slot, served
 from flawscope.agent.vision_language.loading import load_model
-from flawscope.agent.vision_language.outgoing import plain
+from flawscope.agent.vision_language.outgoing import outgoing, plain
 from flawscope.agent.vision_language.served import LETTER_TOKENS, LETTERS_A_TOKEN, ServedModel
+from flawscope.training.questions import Question, compose_question
 
 RED = np.full((20, 40, 3), (220, 30, 30), np.uint8)
 ASKED = (Message("user", ("Is there a defect? A: yes, B: no",)),)
@@ -63,6 +64,17 @@ def test_parts_travel_in_order_and_slots_stay_here(model: ServedModel, server: C
     assert system == {"role": "system", "content": "Be brief.\nBe right."}
     said = [part.get("text", part["type"]) for part in user["content"]]
     assert said == ["A good part:", "image_url", "The part\nto judge:", "image_url", "OK?"]
+
+
+def test_texts_side_by_side_are_read_as_a_model_in_this_process_reads_them() -> None:
+    """Which joins parts without anything between them; only words without an end of their line get one."""
+    asked = (Message("user", ("one\n", "two\n", Slot("prior", 2), "\nthree", "four", "five")),)
+    (turn,) = outgoing(asked, 100)
+    assert turn.parts == ("one\ntwo\n\nthree\nfour\nfive",)
+    question = Question("Defect Localization", "Where is it?", ("left.", "right."), "A", "ring")
+    (said,) = compose_question(question, knowledge_lines=["[D1] > cut: A slit."], prior_lines=["[M1] Score 2."])
+    (turn,) = outgoing([said], 100)
+    assert turn.parts == ("".join(str(part) for part in said.parts),)
 
 
 def test_pictures_are_reduced_to_what_a_local_model_would_see(model: ServedModel, server: ChatServer) -> None:
