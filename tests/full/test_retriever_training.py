@@ -196,6 +196,9 @@ def test_another_backbone_canvas_or_file_is_refused(trained: Path, tmp_path: Pat
     save_file({"x": np.zeros(3, np.float32)}, broken, {FORMAT: "no JSON"})
     with pytest.raises(WeightsError, match="header is no JSON"):
         load_retriever(broken, PatchStatistics())
+    save_file({"x": np.zeros(3, np.float32)}, broken, {FORMAT: "[" * 100_000})
+    with pytest.raises(WeightsError, match="header is no JSON"):
+        load_retriever(broken, PatchStatistics())
     header = {FORMAT: json.dumps({"backbone_sha256": "0" * 64, "canvas": "none"})}
     save_file({k: v for k, v in load_file(path).items() if k != "key.up"}, broken, header)
     with pytest.raises(WeightsError, match=r"key\.up is missing"):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from ...agent.errors import BackendError, MissingExtraError, WeightsError
 from ..array_files import ARRAY_DAMAGE
 from ..backbones import Backbone
@@ -122,6 +124,8 @@ def load_trained_prompts(path: Path, backbone: Backbone) -> TextAnchors:
             normal, abnormal = tensors.get_tensor(NORMAL), tensors.get_tensor(ABNORMAL)
         if not normal.shape == abnormal.shape == wanted:
             raise ValueError(f"anchors of shapes {normal.shape} and {abnormal.shape} where {wanted} are expected")
+        if not normal.dtype == abnormal.dtype == np.float32:  # NumPy knows bfloat16 where some library has taught it
+            raise ValueError(f"anchors of {normal.dtype} and {abnormal.dtype} where float32 is expected")
         return TextAnchors(normal[0], abnormal, (GENERIC,), sha256)
     except (*ARRAY_DAMAGE, SafetensorError, BackendError) as error:
         raise damaged(file.path, error) from error

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...agent.errors import MissingExtraError, WeightsError
+from ..array_files import ARRAY_DAMAGE
 
 if TYPE_CHECKING:
     from ...agent.settings import Settings
@@ -134,7 +135,7 @@ def load_retriever(path: Path, backbone: Backbone) -> Projection:
         with safe_open(path, framework="np") as file:
             made = (file.metadata() or {}).get(FORMAT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
+    except (*ARRAY_DAMAGE, SafetensorError) as error:
         raise WeightsError(f"the trained retriever {path} cannot be read.", hint=_REMEDY) from error
     if made is None:
         raise WeightsError(f"{path} is no trained retriever.", hint=_REMEDY)
@@ -155,7 +156,7 @@ def load_retriever(path: Path, backbone: Backbone) -> Projection:
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise WeightsError(f"the trained retriever {path} is damaged: its header is no JSON.", hint=_REMEDY)

@@ -22,10 +22,14 @@ function show_view(to_top = false) {
   byId("order").hidden = state.view !== "pictures";
   for (const id of ["filters", "chips", "count"]) byId(id).hidden = state.view === "about"; // nothing of it is filtered
   if (state.view === "pictures") repaint(to_top);
-  if (state.view === "figures") {
-    byId("figures").replaceChildren(...make_figures());
-    drawn_px = byId("figures").clientWidth; // as wide as that; the observer draws again only where that changes
-  }
+  if (state.view === "figures") draw_figures();
+}
+function draw_figures() {
+  const panel = byId("figures");
+  do {
+    drawn_px = panel.clientWidth;
+    panel.replaceChildren(...make_figures());
+  } while (panel.clientWidth < drawn_px); // the first drawing may bring a scroll bar; it can only take width away
 }
 function go(name) { state.view = name; show_view(); write_address(true); }
 function show_theme() {
@@ -75,7 +79,6 @@ let drawn_px = 0;
 new ResizeObserver(rested(() => {
   const wide_px = byId("figures").clientWidth;
   if (wide_px && wide_px !== drawn_px && state.view === "figures") show_view();
-  drawn_px = wide_px;
 })).observe(byId("figures"));
 
 // --- keys ----------------------------------------------------------------------------------------------------------
