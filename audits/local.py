@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -160,8 +160,8 @@ class LocalEngine:
             for slot in self._slots:
                 alone = any(task.tries for task in slot.tasks)
                 while slot.ready and not alone and len(slot.tasks) < depth and (task := following()) is not None:
-                    if task.tries and slot.tasks:
-                        break
+                    if slot.tasks and (task.tries or task.index < slot.tasks[-1].index):
+                        break  # a line that comes back is not put behind a later one, for which all would wait
                     waiting.popleft()
                     self._send(slot, task)
                     alone = task.tries > 0
@@ -222,7 +222,7 @@ class LocalEngine:
             return
         task.tries += 1
         if task.tries < TRIES:
-            waiting.appendleft(task)
+            _give_back(waiting, [task])
             return
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         yield task.index, self._failure(task, "crashed", f"the worker ended with {how} while it inspected this.", None)
@@ -232,8 +232,8 @@ class LocalEngine:
         return Done.of(failed(task.job, task.basis, error, seconds))
 
     def _discard(self, slot: _Slot, waiting: deque[_Task]) -> None:
-        """End a worker; what it had not begun goes back to the front."""
-        waiting.extendleft(reversed(slot.tasks))
+        """End a worker; what it had not begun is given back."""
+        _give_back(waiting, slot.tasks)
         slot.tasks.clear()
         self._slots.remove(slot)
         slot.process.kill()
@@ -260,6 +260,13 @@ class LocalEngine:
         if kind == "failed":
             raise RemoteError(told)
         slot.ready, self._failed_starts = True, 0
+
+
+def _give_back(waiting: deque[_Task], tasks: Iterable[_Task]) -> None:
+    """Lines wait in their order: that is how they are recorded."""
+    ordered = sorted([*tasks, *waiting], key=lambda task: task.index)
+    waiting.clear()
+    waiting.extend(ordered)
 
 
 @contextmanager
