@@ -217,7 +217,7 @@ def alone(path: Path) -> Iterator[None]:
     """
     try:
         import fcntl
-    except ImportError:  # Windows: the journal alone tells two writers apart there
+    except ImportError:  # Windows has no such lock: what is written must tell two writers apart by itself there
         yield
         return
     with storage_errors(path):

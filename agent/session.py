@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifacts import ArtifactStore
 from .errors import ConfigError, InputError, StorageError
-from .home import (
-    alone,
-    is_file_or_was,
-    lock_beside,
-    storage_errors,
-    write_atomically,
-    write_text_atomically,
-)
+from .home import alone, is_file_or_was, lock_beside, storage_errors, write_atomically, write_text_atomically
 from .inspector import InspectionDeps, Inspector, Progress
 from .reasoner.evidence import words
 from .schemas import InspectionReport
